@@ -1,0 +1,9 @@
+/* problem: the table of failures, expanded. */
+#include "path/problem.h"
+
+const struct problem problem_table[PROBLEM_COUNT] = {
+	[PROBLEM_NONE] = {0, "", ""},
+#define X(id, status, code, message) [PROBLEM_##id] = {status, code, message},
+	PROBLEM_TABLE(X)
+#undef X
+};

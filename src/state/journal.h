@@ -1,0 +1,14 @@
+/* journal: the last 100 things that went wrong, for /errors. Thread safe; keeps no secret: callers
+ * never pass one. Equal messages in a row are counted, not repeated. Also writes the log line. */
+#ifndef APIPROXY_STATE_JOURNAL_H
+#define APIPROXY_STATE_JOURNAL_H
+
+struct cJSON;
+
+/* source: a module's name ("config", "redis", "upstream", "acme", …). */
+void journal_add(const char *source, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* {"errors":[{"at":RFC3339,"source":…,"message":…,"count":N}],"count":N}, newest first. Caller deletes. */
+struct cJSON *journal_to_json(void);
+
+#endif
