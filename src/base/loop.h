@@ -17,8 +17,7 @@
 struct loop;
 
 struct loop_watch {
-	int fd;     /* -1: not registered */
-	uint32_t turn; /* private */
+	int fd; /* -1: not registered */
 	void (*on_event)(struct loop_watch *w, uint32_t events); /* EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR */
 };
 
