@@ -1,0 +1,92 @@
+/* admin: what a handler of the control plane gets and gives. One row of the table in dispatch.c
+ * leads a request to its handler; access was checked before. */
+#ifndef APIPROXY_ADMIN_ADMIN_H
+#define APIPROXY_ADMIN_ADMIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "path/problem.h"
+
+struct cJSON;
+struct settings;
+struct stats;
+struct store;
+struct watcher;
+
+/* What main has put together; shared by all handlers, read only but for the pointers' own rules. */
+struct admin_setup {
+	const struct settings *settings;
+	struct stats *stats;
+	struct watcher *watcher;
+	const char *admin_token;
+	bool public_stats;  /* server.public_stats */
+};
+
+struct admin {
+	struct admin_setup setup;
+	uint8_t token_sha256[32];
+	bool draining;       /* atomic access only: admin_draining() */
+};
+
+enum { ADMIN_BODY_BYTES_MAX = 8 * 1024 * 1024 };
+
+struct admin_request {
+	struct admin *admin;
+	const char *method;  /* "GET" for HEAD too */
+	const char *path;    /* as it came, escapes kept, without the query */
+	const char *tail;    /* what the row's pattern leaves open ("*" or "{}"), escapes decoded; "" where nothing */
+	const char *query;   /* raw, without "?"; "" where none */
+	const char *body;    /* a NUL follows the last byte; "" where none */
+	size_t length;
+	const char *peer;    /* the client's address; "" where unknown */
+	bool ops;            /* came in over ops_listen */
+	const char *if_none_match; /* field value or NULL */
+};
+
+enum { ADMIN_HEADERS_MAX = 8 };
+
+struct admin_reply {
+	unsigned status;
+	const char *content_type;  /* static text; NULL: no body */
+	char *body;                /* malloc()ed, the reply's */
+	const char *static_body;   /* instead of body: lives as long as the process */
+	size_t length;
+	size_t header_count;
+	struct { const char *name; char *value; } headers[ADMIN_HEADERS_MAX]; /* name static, value the reply's */
+};
+
+/* A handler runs in a thread where it may block unless its row says inline. It fills a zeroed
+ * reply with the functions below; the caller frees it. */
+typedef void admin_handler(const struct admin_request *request, struct admin_reply *reply);
+
+void admin_reply_json(struct admin_reply *reply, unsigned status, struct cJSON *take_json); /* compact, application/json */
+void admin_reply_text(struct admin_reply *reply, unsigned status, const char *content_type, char *take_text);
+void admin_reply_static(struct admin_reply *reply, unsigned status, const char *content_type, const char *data, size_t length);
+void admin_reply_header(struct admin_reply *reply, const char *name, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* {"error":{"code","message"}} with the problem's status and code; format NULL: its own message.
+ * Replaces what the reply held before. */
+void admin_reply_problem(struct admin_reply *reply, enum problem_id id, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/* The same with a status and code that the table of problems does not have (404 not_found, 409 exists). */
+void admin_reply_error(struct admin_reply *reply, unsigned status, const char *code, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+
+void admin_reply_free(struct admin_reply *reply); /* what it holds, not itself */
+
+/* The body as a JSON object, which the caller deletes; or NULL, and reply is the 400 that says where.
+ * A name repeated in an object is refused, and so are trailing bytes other than white space. */
+	__attribute__((warn_unused_result));
+
+/* Whether the query has name=value (both without escapes). */
+bool admin_query_is(const char *query, const char *name, const char *value);
+
+bool admin_draining(const struct admin *admin);
+
+/* Handlers in files of their own. */
+admin_handler login_post; /* login.c: POST /auth/login */
+
+#endif
