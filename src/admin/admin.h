@@ -71,7 +71,7 @@ void admin_reply_header(struct admin_reply *reply, const char *name, const char 
  * Replaces what the reply held before. */
 void admin_reply_problem(struct admin_reply *reply, enum problem_id id, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-/* The same with a status and code that the table of problems does not have (404 not_found, 409 exists). */
+/* The same with a status and code that the table of problems does not have (409 conflict). */
 void admin_reply_error(struct admin_reply *reply, unsigned status, const char *code, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 
