@@ -1,0 +1,41 @@
+/* io: a non-blocking connection, plain or TLS, registered once with the loop (edge triggered).
+ *
+ * `readable` and `writable` say that a call may succeed: set by events, cleared when a call finds
+ * nothing. `hangup` says that the peer will send no more (FIN, RST or an error was seen); what it
+ * sent before may still be read. */
+#ifndef APIPROXY_BASE_IO_H
+#define APIPROXY_BASE_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/uio.h>
+
+#include "base/loop.h"
+
+typedef struct ssl_st SSL;
+
+struct io {
+	struct loop_watch watch; /* watch.fd: the socket, -1 = none */
+	SSL *tls;                /* NULL: plain */
+	bool readable;
+	bool writable;
+	bool hangup;
+	bool dead; /* RST or an error was seen: writing is of no use */
+};
+
+enum { IO_END = 0, IO_AGAIN = -1, IO_ERROR = -2 };
+
+/* Takes the socket. on_ready runs after readiness was stored. false: not registered, still the caller's. */
+bool io_open(struct io *io, struct loop *l, int fd, void (*on_event)(struct loop_watch *w, uint32_t events))
+	__attribute__((warn_unused_result));
+/* To be called first in on_event. */
+void io_note(struct io *io, uint32_t events);
+void io_close(struct io *io, struct loop *l);       /* frees tls, closes the socket; twice is fine */
+void io_set_reset_on_close(struct io *io);          /* the peer shall see RST, not FIN */
+
+long io_read(struct io *io, void *data, size_t length);             /* bytes, or IO_… */
+long io_write(struct io *io, const struct iovec *parts, int count); /* bytes, or IO_AGAIN, IO_ERROR */
+int io_handshake(struct io *io); /* server side TLS: 1 done, IO_AGAIN, IO_ERROR */
+void io_shutdown_write(struct io *io); /* close_notify where TLS, then FIN */
+
+#endif
