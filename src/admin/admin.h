@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "path/problem.h"
+#include "state/problem.h"
 
 struct cJSON;
 struct settings;

@@ -4,7 +4,10 @@
  * thread drains all rings into aggregates. Recording is a copy and a release store: no lock, no
  * allocation, no system call. A full ring drops the event and counts it.
  * A slot is the small number under which a mapping or a vendor key is counted: acquired by the
- * snapshot builder, stable as long as the name stays in the configuration. */
+ * snapshot builder (acquire for the new snapshot before the old one is released), stable as long as
+ * any snapshot holds it. Whoever still holds a snapshot may record under its slots; after the last
+ * release a number is given out again only when the rings were drained. A slot that cannot be had is
+ * STATS_NO_SLOT: recorded in the totals alone. */
 #ifndef APIPROXY_STATE_STATS_H
 #define APIPROXY_STATE_STATS_H
 
@@ -31,7 +34,7 @@ struct stats_event {
 	uint8_t kind;
 	uint8_t flags;
 	uint16_t status;         /* what the client got; 0: nothing */
-	uint16_t problem;        /* enum problem_id (path/problem.h) where apiproxy made the answer, else 0 */
+	uint16_t problem;        /* enum problem_id (state/problem.h) where apiproxy made the answer, else 0 */
 	uint16_t reserved;
 	uint32_t slot;
 	uint32_t first_byte_us;  /* head read -> first byte of the answer sent; 0: none */
@@ -47,7 +50,8 @@ struct stats_event {
 struct stats;
 struct stats_ring;
 
-struct stats *stats_new(unsigned workers); /* dies if out of memory */
+/* enabled false (stats.enabled=off): nothing is recorded, no slot is given out. Dies if out of memory. */
+struct stats *stats_new(unsigned workers, bool enabled);
 void stats_free(struct stats *s);
 struct stats_ring *stats_ring(struct stats *s, unsigned worker);
 
@@ -59,7 +63,8 @@ void stats_connections(struct stats_ring *r, int delta);                     /* 
 void stats_queue_length(struct stats_ring *r, uint32_t slot, int delta);     /* waiting in a mapping's queue */
 
 /* Any thread. name2 is a key's pool, NULL for a mapping. */
+/* Each acquire of the same name counts one more holder and returns the same slot. */
 uint32_t stats_slot_acquire(struct stats *s, enum stats_slot_kind kind, const char *name, const char *name2);
-void stats_slot_release(struct stats *s, uint32_t slot); /* its series go within 60 s unless acquired again */
+void stats_slot_release(struct stats *s, uint32_t slot); /* STATS_NO_SLOT is fine */
 
 #endif

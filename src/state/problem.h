@@ -1,6 +1,6 @@
 /* problem: every failure that apiproxy itself answers, one row each (contract, section 4). */
-#ifndef APIPROXY_PATH_PROBLEM_H
-#define APIPROXY_PATH_PROBLEM_H
+#ifndef APIPROXY_STATE_PROBLEM_H
+#define APIPROXY_STATE_PROBLEM_H
 
 #include <stdint.h>
 

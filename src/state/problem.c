@@ -1,5 +1,5 @@
 /* problem: the table of failures, expanded. */
-#include "path/problem.h"
+#include "state/problem.h"
 
 const struct problem problem_table[PROBLEM_COUNT] = {
 	[PROBLEM_NONE] = {0, "", ""},
