@@ -45,8 +45,7 @@ void io_close(struct io *io, struct loop *l)
 		SSL_free(io->tls);
 		io->tls = NULL;
 	}
-	io->watch.fd = -1; /* closing the last descriptor takes it out of epoll */
-	(void)l;
+	loop_unwatch(l, &io->watch);
 	close(fd);
 }
 
@@ -149,6 +148,14 @@ static long tls_write(struct io *io, const struct iovec *parts, int count)
 	return written;
 }
 
+static size_t total_length(const struct iovec *parts, int count)
+{
+	size_t length = 0;
+	for (int i = 0; i < count; i++)
+		length += parts[i].iov_len;
+	return length;
+}
+
 long io_write(struct io *io, const struct iovec *parts, int count)
 {
 	if (io->tls)
@@ -158,8 +165,11 @@ long io_write(struct io *io, const struct iovec *parts, int count)
 	do
 		sent = sendmsg(io->watch.fd, &message, MSG_NOSIGNAL);
 	while (sent < 0 && errno == EINTR);
-	if (sent >= 0)
+	if (sent >= 0) {
+		if ((size_t)sent < total_length(parts, count))
+			io->writable = false;
 		return sent;
+	}
 	if (errno == EAGAIN || errno == EWOULDBLOCK) {
 		io->writable = false;
 		return IO_AGAIN;

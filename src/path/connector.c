@@ -1,0 +1,220 @@
+/* connector: one CURLM on the worker's loop. libcurl asks for sockets to be watched (level
+ * triggered) and for one timer. A handle lives from connector_start() to the end of its connection
+ * where TLS is in use, since libcurl owns the SSL object; a plain socket is duplicated and the
+ * handle goes at once. SSL_set_fd() gives the SSL object a BIO of its own on the socket, so that
+ * reads and writes need no libcurl. */
+#include "path/connector.h"
+
+#include <curl/curl.h>
+#include <fcntl.h>
+#include <openssl/ssl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "base/check.h"
+#include "path/egress.h"
+#include "state/snapshot.h"
+
+struct connector {
+	struct loop *loop;
+	CURLM *multi;
+	struct loop_timer timer;
+};
+
+struct socket_watch {
+	struct loop_watch watch;
+	struct connector *connector;
+};
+
+static void collect(struct connector *c);
+
+static void on_socket_ready(struct loop_watch *w, uint32_t events)
+{
+	struct connector *c = container_of(w, struct socket_watch, watch)->connector;
+	int action = (events & EPOLLIN ? CURL_CSELECT_IN : 0) | (events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
+		(events & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
+	int running;
+	curl_multi_socket_action(c->multi, w->fd, action, &running);
+	collect(c);
+}
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *per_socket)
+{
+	struct connector *c = user;
+	struct socket_watch *s = per_socket;
+	(void)easy;
+	if (what == CURL_POLL_REMOVE) {
+		if (s) {
+			loop_unwatch(c->loop, &s->watch);
+			loop_free_later(c->loop, s);
+			curl_multi_assign(c->multi, fd, NULL);
+		}
+		return 0;
+	}
+	if (!s) {
+		s = check_calloc(1, sizeof *s);
+		s->watch = (struct loop_watch){.fd = -1, .on_event = on_socket_ready};
+		s->connector = c;
+		curl_multi_assign(c->multi, fd, s);
+	}
+	uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
+	return loop_watch_level(c->loop, &s->watch, fd, events) ? 0 : -1;
+}
+
+static void on_timer_due(struct loop_timer *t)
+{
+	struct connector *c = container_of(t, struct connector, timer);
+	int running;
+	curl_multi_socket_action(c->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	collect(c);
+}
+
+static int on_timer(CURLM *multi, long timeout_ms, void *user)
+{
+	struct connector *c = user;
+	(void)multi;
+	if (timeout_ms < 0)
+		loop_timer_cancel(c->loop, &c->timer);
+	else
+		loop_timer_set(c->loop, &c->timer, loop_now_ms(c->loop) + (uint64_t)timeout_ms);
+	return 0;
+}
+
+struct connector *connector_new(struct loop *l)
+{
+	struct connector *c = check_calloc(1, sizeof *c);
+	c->loop = l;
+	c->timer.on_due = on_timer_due;
+	c->multi = curl_multi_init();
+	CHECK(c->multi);
+	curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+	curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
+	curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+	curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
+	return c;
+}
+
+void connector_free(struct connector *c)
+{
+	if (!c)
+		return;
+	curl_multi_cleanup(c->multi);
+	loop_timer_cancel(c->loop, &c->timer);
+	free(c);
+}
+
+static void set_authorities(CURL *easy)
+{
+	const char *file = getenv("CURL_CA_BUNDLE");
+	if (!file || !*file)
+		file = getenv("SSL_CERT_FILE");
+	if (file && *file)
+		curl_easy_setopt(easy, CURLOPT_CAINFO, file);
+	const char *directory = getenv("SSL_CERT_DIR");
+	if (directory && *directory)
+		curl_easy_setopt(easy, CURLOPT_CAPATH, directory);
+}
+
+static bool set_up(CURL *easy, struct connect_job *job, const struct target *target, uint64_t timeout_ms)
+{
+	struct egress_route egress = egress_route(target);
+	char url[512];
+	bool numeric6 = strchr(target->host, ':') != NULL;
+	snprintf(url, sizeof url, "%s://%s%s%s:%u/", target->tls ? "https" : "http", numeric6 ? "[" : "", target->host,
+		numeric6 ? "]" : "", target->port);
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, job);
+	curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+	curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 1024L);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+	curl_easy_setopt(easy, CURLOPT_PROXY, egress.curl_proxy ? egress.curl_proxy : "");
+	curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)timeout_ms);
+	set_authorities(easy);
+	return curl_easy_setopt(easy, CURLOPT_URL, egress.connect_url ? egress.connect_url : url) == CURLE_OK;
+}
+
+bool connector_start(struct connector *c, struct connect_job *job, const struct target *target, uint64_t timeout_ms)
+{
+	CURL *easy = curl_easy_init();
+	if (!easy)
+		return false;
+	if (!set_up(easy, job, target, timeout_ms) || curl_multi_add_handle(c->multi, easy) != CURLM_OK) {
+		curl_easy_cleanup(easy);
+		return false;
+	}
+	job->handle = easy;
+	return true;
+}
+
+void connector_release(struct connector *c, void *handle)
+{
+	curl_multi_remove_handle(c->multi, handle);
+	curl_easy_cleanup(handle);
+}
+
+void connector_cancel(struct connector *c, struct connect_job *job)
+{
+	if (!job->handle)
+		return;
+	connector_release(c, job->handle);
+	job->handle = NULL;
+}
+
+static bool take_tls(CURL *easy, curl_socket_t fd, struct connection *out)
+{
+	struct curl_tlssessioninfo *session = NULL;
+	curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &session);
+	if (!session || session->backend != CURLSSLBACKEND_OPENSSL || !session->internals)
+		return false;
+	SSL *tls = session->internals;
+	SSL_CTX_sess_set_new_cb(SSL_get_SSL_CTX(tls), NULL); /* libcurl expects such calls within its own only */
+	SSL_set_mode(tls, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	if (SSL_set_fd(tls, fd) != 1)
+		return false;
+	*out = (struct connection){.handle = easy, .tls = tls, .fd = fd};
+	return true;
+}
+
+/* The socket of a handle that has connected. Where out->handle is NULL, the handle is done with. */
+static bool take_connection(CURL *easy, struct connection *out)
+{
+	curl_socket_t fd = CURL_SOCKET_BAD;
+	char *url = NULL;
+	if (curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
+		return false;
+	curl_easy_getinfo(easy, CURLINFO_EFFECTIVE_URL, &url);
+	if (url && strncmp(url, "https", 5) == 0)
+		return take_tls(easy, fd, out);
+	out->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return out->fd >= 0;
+}
+
+static void finish(struct connector *c, CURL *easy, CURLcode code)
+{
+	struct connect_job *job = NULL;
+	struct connection connection = {.fd = -1};
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &job);
+	job->handle = NULL;
+	bool taken = code == CURLE_OK && take_connection(easy, &connection);
+	if (!connection.handle)
+		connector_release(c, easy);
+	if (taken)
+		job->on_done(job, CONNECT_DONE, &connection, NULL);
+	else
+		job->on_done(job, code == CURLE_OPERATION_TIMEDOUT ? CONNECT_TIMED_OUT : CONNECT_FAILED, NULL,
+			code == CURLE_OK ? "no socket was given" : curl_easy_strerror(code));
+}
+
+static void collect(struct connector *c)
+{
+	CURLMsg *message;
+	int left;
+	while ((message = curl_multi_info_read(c->multi, &left)))
+		if (message->msg == CURLMSG_DONE)
+			finish(c, message->easy_handle, message->data.result);
+}
