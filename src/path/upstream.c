@@ -1,0 +1,209 @@
+/* upstream: groups of kept connections by scheme, host and port, and one list of all of them by age.
+ * A group lives as long as a connection of it does. */
+#include "path/upstream.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "path/connector.h"
+#include "state/snapshot.h"
+
+enum { GROUP_BUCKETS = 256, SWEEP_MS = 5000 };
+
+struct upstream_group {
+	struct upstream_group *next; /* in its bucket */
+	struct upstream *idle;       /* the one used last first */
+	uint32_t hash;
+	uint32_t connections;
+	uint16_t port;
+	bool tls;
+	char host[];
+};
+
+struct upstream_pool {
+	struct loop *loop;
+	struct connector *connector;
+	struct loop_timer sweep;
+	struct upstream *newest, *oldest;
+	uint32_t idle_count;
+	struct upstream_group *buckets[GROUP_BUCKETS];
+};
+
+static uint32_t hash_target(const struct target *t)
+{
+	uint32_t hash = 2166136261u ^ t->port ^ (t->tls ? 0x10000u : 0);
+	for (const char *c = t->host; *c; c++)
+		hash = (hash ^ (unsigned char)*c) * 16777619u;
+	return hash;
+}
+
+static struct upstream_group *find_group(struct upstream_pool *p, const struct target *t, uint32_t hash)
+{
+	struct upstream_group *g = p->buckets[hash % GROUP_BUCKETS];
+	while (g && !(g->hash == hash && g->port == t->port && g->tls == t->tls && strcmp(g->host, t->host) == 0))
+		g = g->next;
+	return g;
+}
+
+static struct upstream_group *make_group(struct upstream_pool *p, const struct target *t)
+{
+	uint32_t hash = hash_target(t);
+	struct upstream_group *g = find_group(p, t, hash);
+	if (g)
+		return g;
+	size_t length = strlen(t->host) + 1;
+	g = check_calloc(1, sizeof *g + length);
+	g->hash = hash;
+	g->port = t->port;
+	g->tls = t->tls;
+	memcpy(g->host, t->host, length);
+	g->next = p->buckets[hash % GROUP_BUCKETS];
+	p->buckets[hash % GROUP_BUCKETS] = g;
+	return g;
+}
+
+static void drop_group(struct upstream_pool *p, struct upstream_group *g)
+{
+	if (--g->connections)
+		return;
+	struct upstream_group **link = &p->buckets[g->hash % GROUP_BUCKETS];
+	while (*link != g)
+		link = &(*link)->next;
+	*link = g->next;
+	free(g);
+}
+
+static void unlink_idle(struct upstream_pool *p, struct upstream *u)
+{
+	*(u->newer ? &u->newer->older : &p->newest) = u->older;
+	*(u->older ? &u->older->newer : &p->oldest) = u->newer;
+	*(u->group_previous ? &u->group_previous->group_next : &u->group->idle) = u->group_next;
+	if (u->group_next)
+		u->group_next->group_previous = u->group_previous;
+	u->newer = u->older = u->group_next = u->group_previous = NULL;
+	u->idle_since_ms = 0;
+	p->idle_count--;
+}
+
+static void on_idle_event(struct upstream *u, void *owner)
+{
+	struct upstream_pool *p = owner;
+	if (u->io.readable || u->io.hangup)
+		upstream_close(p, u);
+}
+
+static void on_io_event(struct loop_watch *w, uint32_t events)
+{
+	struct upstream *u = container_of(container_of(w, struct io, watch), struct upstream, io);
+	io_note(&u->io, events);
+	u->on_event(u, u->owner);
+}
+
+static void on_sweep(struct loop_timer *t)
+{
+	struct upstream_pool *p = container_of(t, struct upstream_pool, sweep);
+	uint64_t now = loop_now_ms(p->loop);
+	while (p->oldest && p->oldest->idle_since_ms + UPSTREAM_IDLE_SECONDS * 1000 <= now)
+		upstream_close(p, p->oldest);
+	if (p->oldest)
+		loop_timer_set(p->loop, &p->sweep, now + SWEEP_MS);
+}
+
+struct upstream_pool *upstream_pool_new(struct loop *l, struct connector *connector)
+{
+	struct upstream_pool *p = check_calloc(1, sizeof *p);
+	p->loop = l;
+	p->connector = connector;
+	p->sweep.on_due = on_sweep;
+	return p;
+}
+
+void upstream_pool_free(struct upstream_pool *p)
+{
+	if (!p)
+		return;
+	while (p->oldest)
+		upstream_close(p, p->oldest);
+	loop_timer_cancel(p->loop, &p->sweep);
+	free(p);
+}
+
+struct upstream *upstream_take(struct upstream_pool *p, const struct target *target)
+{
+	struct upstream_group *g = find_group(p, target, hash_target(target));
+	struct upstream *u = g ? g->idle : NULL;
+	if (!u)
+		return NULL;
+	unlink_idle(p, u);
+	u->reused = true;
+	return u;
+}
+
+static void discard(struct upstream_pool *p, const struct connection *c)
+{
+	if (c->handle)
+		connector_release(p->connector, c->handle);
+	else
+		close(c->fd);
+}
+
+struct upstream *upstream_adopt(struct upstream_pool *p, const struct target *target, const struct connection *c)
+{
+	struct upstream *u = calloc(1, sizeof *u);
+	int one = 1;
+	if (!u || !io_open(&u->io, p->loop, c->fd, on_io_event)) {
+		free(u);
+		discard(p, c);
+		return NULL;
+	}
+	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	u->io.tls = c->tls;
+	u->io.writable = true;
+	u->handle = c->handle;
+	u->group = make_group(p, target);
+	u->group->connections++;
+	return u;
+}
+
+void upstream_keep(struct upstream_pool *p, struct upstream *u)
+{
+	if (u->io.hangup) {
+		upstream_close(p, u);
+		return;
+	}
+	u->on_event = on_idle_event;
+	u->owner = p;
+	u->io.readable = false;
+	u->idle_since_ms = loop_now_ms(p->loop);
+	u->older = p->newest;
+	*(p->newest ? &p->newest->newer : &p->oldest) = u;
+	p->newest = u;
+	u->group_next = u->group->idle;
+	if (u->group_next)
+		u->group_next->group_previous = u;
+	u->group->idle = u;
+	if (++p->idle_count > UPSTREAM_IDLE_MAX)
+		upstream_close(p, p->oldest);
+	if (!p->sweep.due_ms)
+		loop_timer_set(p->loop, &p->sweep, u->idle_since_ms + SWEEP_MS);
+}
+
+void upstream_close(struct upstream_pool *p, struct upstream *u)
+{
+	if (u->idle_since_ms)
+		unlink_idle(p, u);
+	if (u->handle) { /* libcurl owns socket and TLS */
+		u->io.tls = NULL;
+		loop_unwatch(p->loop, &u->io.watch);
+		connector_release(p->connector, u->handle);
+	} else {
+		io_close(&u->io, p->loop);
+	}
+	drop_group(p, u->group);
+	loop_free_later(p->loop, u);
+}
