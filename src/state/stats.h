@@ -67,4 +67,30 @@ void stats_queue_length(struct stats_ring *r, uint32_t slot, int delta);     /* 
 uint32_t stats_slot_acquire(struct stats *s, enum stats_slot_kind kind, const char *name, const char *name2);
 void stats_slot_release(struct stats *s, uint32_t slot); /* STATS_NO_SLOT is fine */
 
+/* By the one who drains (state/stats_aggregate), one at a time. Names of slots live until the next
+ * stats_drain(). */
+enum { STATS_RING_EVENTS = 8192 };
+size_t stats_drain(struct stats *s, void (*on_event)(void *context, const struct stats_event *event),
+		   void (*on_slot_gone)(void *context, uint32_t slot), void *context);
+bool stats_slot_name(struct stats *s, uint32_t slot, enum stats_slot_kind *kind, const char **name, const char **name2);
+
+/* Sleeps until timeout_ms have passed, a ring is half full, or stats_wake() was called; with
+ * until_first_event also when anything is recorded. One thread. */
+void stats_wait(struct stats *s, int timeout_ms, bool until_first_event);
+void stats_wake(struct stats *s); /* any thread */
+
+/* What is going on now. Any thread. */
+struct stats_now {
+	int64_t active_requests;
+	int64_t connections;
+	uint64_t dropped_events; /* since the start */
+	uint64_t recorded_events;
+	uint32_t waiting_events; /* in the ring, not drained yet */
+};
+unsigned stats_workers(const struct stats *s);
+bool stats_enabled(const struct stats *s);
+void stats_now_worker(const struct stats *s, unsigned worker, struct stats_now *out);
+void stats_now_all(const struct stats *s, struct stats_now *out);
+void stats_now_slot(const struct stats *s, uint32_t slot, int64_t *active_requests, int64_t *queue_length);
+
 #endif
