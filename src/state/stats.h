@@ -72,6 +72,7 @@ void stats_slot_release(struct stats *s, uint32_t slot); /* STATS_NO_SLOT is fin
 enum { STATS_RING_EVENTS = 8192 };
 size_t stats_drain(struct stats *s, void (*on_event)(void *context, const struct stats_event *event),
 		   void (*on_slot_gone)(void *context, uint32_t slot), void *context);
+uint32_t stats_slot_count(struct stats *s); /* slots are below it */
 bool stats_slot_name(struct stats *s, uint32_t slot, enum stats_slot_kind *kind, const char **name, const char **name2);
 
 /* Sleeps until timeout_ms have passed, a ring is half full, or stats_wake() was called; with

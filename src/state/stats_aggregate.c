@@ -8,7 +8,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "base/check.h"
@@ -262,11 +261,6 @@ const struct stats_series *stats_aggregate_all(const struct stats_aggregate *a)
 const struct stats_series *stats_aggregate_slot(const struct stats_aggregate *a, uint32_t slot)
 {
 	return slot < a->series_count ? a->series[slot] : NULL;
-}
-
-uint32_t stats_aggregate_slot_count(const struct stats_aggregate *a)
-{
-	return a->series_count;
 }
 
 int64_t stats_aggregate_second(const struct stats_aggregate *a)

@@ -74,7 +74,6 @@ void stats_aggregate_lock(struct stats_aggregate *a);
 void stats_aggregate_unlock(struct stats_aggregate *a);
 const struct stats_series *stats_aggregate_all(const struct stats_aggregate *a);
 const struct stats_series *stats_aggregate_slot(const struct stats_aggregate *a, uint32_t slot); /* NULL: no event yet */
-uint32_t stats_aggregate_slot_count(const struct stats_aggregate *a); /* slots are below it */
 int64_t stats_aggregate_second(const struct stats_aggregate *a);     /* the running second */
 
 /* Without the lock. */

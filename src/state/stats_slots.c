@@ -228,3 +228,11 @@ bool stats_slot_name(struct stats *s, uint32_t slot, enum stats_slot_kind *kind,
 	pthread_mutex_unlock(&l->lock);
 	return known;
 }
+
+uint32_t stats_slot_count(struct stats *s)
+{
+	pthread_mutex_lock(&s->slots.lock);
+	uint32_t count = s->slots.count;
+	pthread_mutex_unlock(&s->slots.lock);
+	return count;
+}
