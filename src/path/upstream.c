@@ -90,11 +90,17 @@ static void unlink_idle(struct upstream_pool *p, struct upstream *u)
 	p->idle_count--;
 }
 
+/* Nothing may come on a kept connection but the vendor's farewell (and TLS tickets, which are no data). */
+static bool is_quiet(struct upstream *u)
+{
+	char byte;
+	return !u->io.hangup && (!u->io.readable || io_read(&u->io, &byte, 1) == IO_AGAIN);
+}
+
 static void on_idle_event(struct upstream *u, void *owner)
 {
-	struct upstream_pool *p = owner;
-	if (u->io.readable || u->io.hangup)
-		upstream_close(p, u);
+	if (!is_quiet(u))
+		upstream_close(owner, u);
 }
 
 static void on_io_event(struct loop_watch *w, uint32_t events)
@@ -172,13 +178,12 @@ struct upstream *upstream_adopt(struct upstream_pool *p, const struct target *ta
 
 void upstream_keep(struct upstream_pool *p, struct upstream *u)
 {
-	if (u->io.hangup) {
+	if (!is_quiet(u)) {
 		upstream_close(p, u);
 		return;
 	}
 	u->on_event = on_idle_event;
 	u->owner = p;
-	u->io.readable = false;
 	u->idle_since_ms = loop_now_ms(p->loop);
 	u->older = p->newest;
 	*(p->newest ? &p->newest->newer : &p->oldest) = u;

@@ -1,0 +1,58 @@
+/* plane: what a request finds around it on its worker. All of it belongs to the worker's thread,
+ * but what is const or said to be shared. */
+#ifndef APIPROXY_PATH_PLANE_H
+#define APIPROXY_PATH_PLANE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/http1.h"
+#include "base/loop.h"
+
+struct admission;
+struct connector;
+struct front;
+struct identity;
+struct settings;
+struct snapshot;
+struct stats_ring;
+struct upstream_pool;
+
+enum {
+	PLANE_HELD_MAX = 64 * 1024,     /* per direction and request (contract, section 3) */
+	PLANE_SCRATCH = HTTP_HEAD_MAX + 1024,
+};
+
+/* A snapshot and how many exchanges of this worker still read it. */
+struct pinned_snapshot {
+	struct snapshot *snapshot; /* this worker's reference */
+	uint32_t users;            /* exchanges, and 1 while it is the current one */
+};
+
+struct plane {
+	struct loop *loop;
+	const struct settings *settings;
+	struct pinned_snapshot *pin;       /* the current one, never NULL while serving */
+	struct connector *connector;
+	struct upstream_pool *upstreams;
+	struct stats_ring *stats;
+	struct identity *identity;
+	struct admission *admission;
+	int (*control_connect)(void *control); /* a socket to the control plane; shared */
+	void *control;
+	struct front *fronts;              /* all client connections */
+	uint32_t front_count;
+	uint32_t exchange_count;           /* under way, those to the control plane left out */
+	bool draining;
+	void (*on_less)(struct plane *p);  /* a client connection or an exchange has ended */
+	/* Bytes just read live here until they are written or stored: quiet streams need no buffer. */
+	char scratch[PLANE_SCRATCH];
+	struct http_head head;             /* the head being looked at */
+};
+
+struct pinned_snapshot *plane_pin(struct plane *p);
+void plane_unpin(struct pinned_snapshot *pin);
+void plane_publish(struct plane *p, struct snapshot *take_snapshot); /* the new current one */
+
+#endif
