@@ -1,0 +1,46 @@
+/* dialect: what differs by vendor, a row of a table each: where the key goes, what an error looks
+ * like, which fields tell a limit. So that the vendor's own SDK raises its usual exception.
+ * Sources: the vendors' API references on errors and rate limits. Pure, any thread. */
+#ifndef APIPROXY_PATH_DIALECT_H
+#define APIPROXY_PATH_DIALECT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "state/problem.h"
+#include "state/snapshot.h"
+
+struct dialect_key_place {
+	const char *field;  /* lower case */
+	const char *prefix; /* before the key: "Bearer " or "" */
+};
+
+struct dialect_key_place dialect_key_place(enum dialect_id dialect);
+
+struct dialect_limit { /* what a refusal says of one window; limit 0: nothing */
+	uint64_t limit;
+	uint64_t remaining;
+	uint64_t reset_ms;
+};
+
+struct dialect_refusal {
+	enum problem_id problem;
+	const char *message;         /* NULL: the problem's own */
+	uint64_t retry_after_ms;     /* 0: not said */
+	struct dialect_limit requests;
+	struct dialect_limit input_tokens;
+	struct dialect_limit output_tokens;
+};
+
+/* Appends the JSON body. false: no memory. */
+bool dialect_error_body(enum dialect_id dialect, const struct dialect_refusal *r, struct buf *out)
+	__attribute__((warn_unused_result));
+/* Appends the fields that go with it (retry-after, the vendor's limit fields), each with CRLF. */
+bool dialect_error_fields(enum dialect_id dialect, const struct dialect_refusal *r, struct buf *out)
+	__attribute__((warn_unused_result));
+
+/* Whole seconds, rounded up; at least 1. */
+uint64_t dialect_retry_seconds(uint64_t retry_after_ms);
+
+#endif

@@ -1,0 +1,49 @@
+/* rewrite: the heads that go out, from the heads that came in: end-to-end fields in their order, their
+ * case, their values; hop-by-hop fields left out; what contract sections 3 and 4 say is put in. */
+#ifndef APIPROXY_PATH_REWRITE_H
+#define APIPROXY_PATH_REWRITE_H
+
+#include <stdbool.h>
+
+#include "base/buf.h"
+#include "base/http1.h"
+
+struct rewrite_request {
+	const struct http_head *head;
+	const char *authority;            /* for Host */
+	const char *absolute_prefix;      /* "http://host:port" for an egress proxy, else "" */
+	const char *proxy_authorization;  /* NULL: none */
+	const char *base_path;            /* what replaces the prefix */
+	struct http_span rest;            /* the path behind the prefix */
+	struct http_span query;           /* with "?", or empty */
+	bool chunked;                     /* the body is sent chunked */
+	bool websocket;                   /* Connection and Upgrade go along */
+	bool drop_expect;
+	bool drop_credentials;            /* all places of a client's credential */
+	const char *length;               /* replaces Content-Length; NULL: as it is */
+	const char *key_field;            /* NULL: no vendor key is put in */
+	const char *key_prefix;
+	const char *key;
+	const char *const *private_fields; /* dropped, ends with NULL; NULL: none */
+	const char *extra;                /* whole lines with CRLF; NULL: none */
+};
+
+bool rewrite_request(const struct rewrite_request *r, struct buf *out) __attribute__((warn_unused_result));
+
+struct rewrite_response {
+	const struct http_head *head;
+	bool chunked;          /* framing for the client */
+	bool drop_length;      /* Content-Length says nothing about what is sent */
+	bool websocket;        /* 101: Connection and Upgrade go along */
+	bool close;            /* Connection: close */
+	bool keep_alive;       /* Connection: keep-alive, for HTTP/1.0 */
+	const char *cors_origin; /* NULL: CORS fields pass through */
+	const char *extra;     /* whole lines with CRLF; NULL: none */
+};
+
+bool rewrite_response(const struct rewrite_response *r, struct buf *out) __attribute__((warn_unused_result));
+
+/* "Date: …\r\n" of the current second; any thread. */
+const char *rewrite_date_line(void);
+
+#endif
