@@ -1,8 +1,15 @@
-/* figures: the bodies of /stats, /metrics, /performance and /errors (contract section 6).
+/* figures: the bodies of /stats, /metrics and /performance (contract section 6); that of /errors is
+ * journal_to_json().
  *
  * Everything recorded before the call is in the answer: the rings are drained first. Any thread;
- * only figures_stats() of the cluster asks Redis (at most 250 ms, else this node alone).
- * Mappings and keys that the current snapshot does not have are left out. */
+ * only figures_stats() of the cluster asks Redis (when that does not answer: this node alone).
+ * Mappings and keys that the current snapshot does not have are left out.
+ *
+ * /stats: `totals` are of all lives of the node; `requests`, `errors`, bytes and tokens of an endpoint
+ * are of this life; all rates, averages and percentiles are of the last 60 s (requests_per_sec: their
+ * number by 60), percentiles within 1.6 %. Endpoints are all enabled mappings, sorted by prefix;
+ * last_request_at is null where there was none. `history` has 60 seconds, the last one still running.
+ * memory_usage_mb counts 2^20 bytes; cpu_percent is of one core. */
 #ifndef APIPROXY_ADMIN_FIGURES_H
 #define APIPROXY_ADMIN_FIGURES_H
 
@@ -15,7 +22,8 @@ struct stats_aggregate;
 struct stats_store;
 struct vendor_key;
 
-/* Where the figures come from. Callbacks may be NULL: then the answer in brackets. Any thread. */
+/* Where the figures come from. Callbacks may be NULL: then the answer in brackets. They are called in
+ * any thread and must not block. */
 struct figures_sources {
 	const char *version;
 	const char *node;
@@ -32,6 +40,5 @@ struct figures_sources {
 struct cJSON *figures_stats(const struct figures_sources *f, bool cluster);
 char *figures_metrics(const struct figures_sources *f);       /* text/plain; version=0.0.4; charset=utf-8 */
 struct cJSON *figures_performance(const struct figures_sources *f);
-struct cJSON *figures_errors(void);
 
 #endif
