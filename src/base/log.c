@@ -1,0 +1,116 @@
+/* log: lines on stderr.
+ *
+ * Owns nothing but its two switches, which are atomic: any thread may log or configure. A line is
+ * made on the stack and leaves in one write(2), so that lines of threads and of child processes
+ * never mix. Line breaks and control characters in a message cannot forge a line: they are
+ * escaped (JSON) or become '?' (text). */
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LOG_MESSAGE_BYTES = 2048, LOG_LINE_BYTES = 6 * LOG_MESSAGE_BYTES + 256 };
+
+static _Atomic int log_least = LOG_INFO;
+static _Atomic bool log_json;
+
+static const char *const level_names[] = {"debug", "info", "warning", "error"};
+
+void log_configure(enum log_level level, bool json)
+{
+	atomic_store_explicit(&log_least, (int)level, memory_order_relaxed);
+	atomic_store_explicit(&log_json, json, memory_order_relaxed);
+}
+
+bool log_level_parse(const char *text, enum log_level *level)
+{
+	for (size_t i = 0; i < sizeof level_names / sizeof *level_names; i++)
+		if (strcasecmp(text, level_names[i]) == 0) {
+			*level = (enum log_level)i;
+			return true;
+		}
+	return false;
+}
+
+bool log_enabled(enum log_level level)
+{
+	return (int)level >= atomic_load_explicit(&log_least, memory_order_relaxed);
+}
+
+static size_t put_time(char *out, size_t size)
+{
+	struct timespec now;
+	struct tm utc;
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &utc);
+	size_t length = strftime(out, size, "%Y-%m-%dT%H:%M:%S", &utc);
+	return length + (size_t)snprintf(out + length, size - length, ".%03ldZ", now.tv_nsec / 1000000);
+}
+
+/* Length of the UTF-8 sequence at p (RFC 3629), 0 where it is none. */
+static size_t utf8_length(const unsigned char *p)
+{
+	size_t length = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] <= 0xdf ? 2
+		: (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
+	for (size_t i = 1; i < length; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)
+		|| (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+		return 0;
+	return length;
+}
+
+/* Out has room for six bytes for each of text. */
+static size_t put_text(char *out, const char *text, bool json)
+{
+	char *start = out;
+	for (const unsigned char *p = (const unsigned char *)text; *p;) {
+		size_t length = utf8_length(p);
+		if (length == 0 || *p < 0x20 || *p == 0x7f) {
+			if (json && length)
+				out += sprintf(out, "\\u%04x", *p);
+			else
+				*out++ = '?';
+			p++;
+			continue;
+		}
+		if (json && (*p == '"' || *p == '\\'))
+			*out++ = '\\';
+		memcpy(out, p, length);
+		out += length;
+		p += length;
+	}
+	return (size_t)(out - start);
+}
+
+void log_write(enum log_level level, const char *module, const char *format, ...)
+{
+	if (!log_enabled(level))
+		return;
+	bool json = atomic_load_explicit(&log_json, memory_order_relaxed);
+	char message[LOG_MESSAGE_BYTES], line[LOG_LINE_BYTES], at[32];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(message, sizeof message, format, arguments);
+	va_end(arguments);
+
+	put_time(at, sizeof at);
+	size_t length = (size_t)snprintf(line, 200,
+		json ? "{\"at\":\"%s\",\"level\":\"%s\",\"module\":\"%.32s\",\"message\":\"" : "%s %s %.32s: ",
+		at, level_names[level], module);
+	length += put_text(line + length, message, json);
+	if (json) {
+		line[length++] = '"';
+		line[length++] = '}';
+	}
+	line[length++] = '\n';
+	ssize_t written = write(STDERR_FILENO, line, length);
+	(void)written; /* nowhere to tell */
+}
