@@ -21,7 +21,6 @@ struct admin_setup {
 	struct stats *stats;
 	struct watcher *watcher;
 	const char *admin_token;
-	bool public_stats;  /* server.public_stats */
 };
 
 struct admin {
@@ -36,7 +35,7 @@ struct admin_request {
 	struct admin *admin;
 	const char *method;  /* "GET" for HEAD too */
 	const char *path;    /* as it came, escapes kept, without the query */
-	const char *tail;    /* what the row's pattern leaves open ("*" or "{}"), escapes decoded; "" where nothing */
+	char *tail;          /* what the row's pattern leaves open ("*" or "{}"), escapes decoded; "" where nothing */
 	const char *query;   /* raw, without "?"; "" where none */
 	const char *body;    /* a NUL follows the last byte; "" where none */
 	size_t length;
@@ -57,7 +56,7 @@ struct admin_reply {
 	struct { const char *name; char *value; } headers[ADMIN_HEADERS_MAX]; /* name static, value the reply's */
 };
 
-/* A handler runs in a thread where it may block unless its row says inline. It fills a zeroed
+/* A handler runs in a thread where it may block, unless its row says otherwise. It fills a zeroed
  * reply with the functions below; the caller frees it. */
 typedef void admin_handler(const struct admin_request *request, struct admin_reply *reply);
 
@@ -78,7 +77,9 @@ void admin_reply_error(struct admin_reply *reply, unsigned status, const char *c
 void admin_reply_free(struct admin_reply *reply); /* what it holds, not itself */
 
 /* The body as a JSON object, which the caller deletes; or NULL, and reply is the 400 that says where.
- * A name repeated in an object is refused, and so are trailing bytes other than white space. */
+ * A name repeated in an object is refused, and so are trailing bytes other than white space,
+ * NUL escapes and bytes that are not UTF-8. */
+struct cJSON *admin_request_json(const struct admin_request *request, struct admin_reply *reply)
 	__attribute__((warn_unused_result));
 
 /* Whether the query has name=value (both without escapes). */

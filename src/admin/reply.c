@@ -1,0 +1,120 @@
+/* reply: filling an answer. No state; any thread. */
+#include "admin/admin.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cjson/cJSON.h>
+
+#include "base/check.h"
+
+void admin_reply_free(struct admin_reply *reply)
+{
+	free(reply->body);
+	for (size_t i = 0; i < reply->header_count; i++)
+		free(reply->headers[i].value);
+	*reply = (struct admin_reply){0};
+}
+
+void admin_reply_static(struct admin_reply *reply, unsigned status, const char *content_type, const char *data,
+			size_t length)
+{
+	reply->status = status;
+	reply->content_type = content_type;
+	reply->static_body = data;
+	reply->length = length;
+}
+
+void admin_reply_text(struct admin_reply *reply, unsigned status, const char *content_type, char *take_text)
+{
+	reply->status = status;
+	reply->content_type = content_type;
+	reply->body = take_text;
+	reply->length = strlen(take_text);
+}
+
+void admin_reply_json(struct admin_reply *reply, unsigned status, struct cJSON *take_json)
+{
+	char *text = cJSON_PrintUnformatted(take_json);
+	cJSON_Delete(take_json);
+	if (text)
+		admin_reply_text(reply, status, "application/json", text);
+	else
+		admin_reply_problem(reply, PROBLEM_OUT_OF_MEMORY, NULL);
+}
+
+void admin_reply_header(struct admin_reply *reply, const char *name, const char *format, ...)
+{
+	CHECK(reply->header_count < ADMIN_HEADERS_MAX);
+	va_list arguments;
+	char *value = NULL;
+	va_start(arguments, format);
+	int length = vasprintf(&value, format, arguments);
+	va_end(arguments);
+	CHECK(length >= 0);
+	reply->headers[reply->header_count].name = name;
+	reply->headers[reply->header_count++].value = value;
+}
+
+static void error(struct admin_reply *reply, unsigned status, const char *code, const char *message)
+{
+	admin_reply_free(reply);
+	cJSON *json = cJSON_CreateObject();
+	cJSON *inner = cJSON_AddObjectToObject(json, "error");
+	cJSON_AddStringToObject(inner, "code", code);
+	cJSON_AddStringToObject(inner, "message", message);
+	char *text = cJSON_PrintUnformatted(json);
+	cJSON_Delete(json);
+	static const char no_memory[] = "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"Out of memory.\"}}";
+	if (text)
+		admin_reply_text(reply, status, "application/json", text);
+	else
+		admin_reply_static(reply, 503, "application/json", no_memory, sizeof no_memory - 1);
+}
+
+void admin_reply_error(struct admin_reply *reply, unsigned status, const char *code, const char *format, ...)
+{
+	va_list arguments;
+	char *message = NULL;
+	va_start(arguments, format);
+	if (vasprintf(&message, format, arguments) < 0)
+		message = NULL;
+	va_end(arguments);
+	error(reply, status, code, message ? message : code);
+	free(message);
+}
+
+void admin_reply_problem(struct admin_reply *reply, enum problem_id id, const char *format, ...)
+{
+	const struct problem *problem = &problem_table[id];
+	char *message = NULL;
+	if (format) {
+		va_list arguments;
+		va_start(arguments, format);
+		if (vasprintf(&message, format, arguments) < 0)
+			message = NULL;
+		va_end(arguments);
+	}
+	error(reply, problem->status, problem->code, message ? message : problem->message);
+	free(message);
+}
+
+bool admin_query_is(const char *query, const char *name, const char *value)
+{
+	size_t name_length = strlen(name), value_length = strlen(value);
+	for (const char *part = query; *part; part += *part == '&') {
+		size_t length = strcspn(part, "&");
+		if (length == name_length + 1 + value_length && memcmp(part, name, name_length) == 0 &&
+		    part[name_length] == '=' && memcmp(part + name_length + 1, value, value_length) == 0)
+			return true;
+		part += length;
+	}
+	return false;
+}
+
+bool admin_draining(const struct admin *admin)
+{
+	return __atomic_load_n(&admin->draining, __ATOMIC_RELAXED);
+}
