@@ -11,18 +11,21 @@
  * belong to one worker's loop. Units: milliseconds; tokens.
  *
  * Keys in Redis, K = c (client) or u (user), each expires by itself:
- *   apiproxy:limit:{ID}:K          state of the windows and the number of requests under way, one string
- *   apiproxy:limit:{ID}:K:e        the windows' events, a list
- *   apiproxy:limit:{ID}:K:p        places taken (max_concurrency), sorted by the end of their lease
+ *   apiproxy:limit:{ID}:K          the windows' state, places taken (max_concurrency), the day's figures: one
+ *                                  string (admission_window.lua), 32 days
+ *   apiproxy:limit:{ID}:K:e        the windows' events, a list, two minutes
+ *   apiproxy:usage:{ID}:K          the days before, a hash: days since 1970 -> requests, input, output; 30 days
  *   apiproxy:limit:{PREFIX}:q      start times handed out by a queue, a list; :q:w waiting; :q:f given back
- *   apiproxy:limit:{POOL}:h        health of vendor keys that are not well, a hash
- *   apiproxy:limit:{POOL}:k:ID     window of a vendor key; :e its events
- *   apiproxy:usage:{ID}:K:YYYYMMDD requests, input, output of a day (UTC), a hash, 31 days
+ *   apiproxy:limit:{POOL}:k:ID     window and health of a vendor key (none: no limit and well); :e its events
  * What one stage needs shares one hash tag; a call that needs several stages names several tags, which a
  * single Redis serves in one call (a Redis Cluster would want the stages' parts called one by one).
  *
- * Memory in Redis: a window holds at most 10,000 events and then one more per 100 ms: 10,700 entries
- * of 24 bytes, whatever its limit. */
+ * Memory in Redis: a window holds at most 10,000 events and then one more per 100 ms of 60 s: 10,600
+ * entries of 24 bytes (265 KB), whatever its limit; 264 bytes where it holds two or fewer.
+ *
+ * A queue lets floor(rate_per_second) start in any second, below one a second one in 1/rate. A burst
+ * may start together; more than the rate in a second never. It counts 10 ms more than a second, for
+ * what the way to the vendor adds. */
 #ifndef APIPROXY_PATH_ADMISSION_H
 #define APIPROXY_PATH_ADMISSION_H
 
@@ -36,7 +39,7 @@
 
 struct cJSON;
 struct redis_address; /* state/redis_url.h */
-struct redisContext;
+struct redis_sync;    /* state/redis_sync.h */
 struct admission;
 struct admission_node;
 
@@ -68,22 +71,18 @@ enum admission_outcome {
 };
 enum admission_outcome admission_outcome_of_status(unsigned status); /* 0: connection failure */
 
-enum admission_state { /* private */
-	ADMISSION_IDLE, ADMISSION_ASKING, ADMISSION_WAITING, ADMISSION_ASKING_KEY, ADMISSION_ADMITTED, ADMISSION_REFUSED,
-};
+struct admission_ticket;
 
-struct admission_call;
-struct admission_lease { struct admission_lease *next, **link; };
-
-/* Embedded in the exchange. Zero it, fill the first part, admission_start(). The mapping, subject
- * and their snapshot must live until it is settled or cancelled. */
+/* Embedded in the exchange. Zero it, fill the first part, admission_start(). Mapping and subject are
+ * the snapshot's, of which a reference is held until all is settled. */
 struct admission_request {
+	struct snapshot *snapshot;
 	const struct mapping *mapping;
 	const struct subject *subject;  /* NULL: mapping without auth */
 	uint64_t input_tokens;          /* the estimate */
 	uint64_t output_tokens;         /* the request's own maximum, else the mapping's reserve */
 	/* Called once per admission_start() or admission_next_key() that returned false, from the
-	 * loop, never from inside a call of this module. May not settle or cancel: note it and wake. */
+	 * loop, never from inside a call of this module. Note it and wake. */
 	void (*on_decided)(struct admission_request *rq);
 	void (*on_waiting)(struct admission_request *rq); /* it is in the queue now; NULL is fine */
 
@@ -95,21 +94,7 @@ struct admission_request {
 	uint64_t waited_ms;             /* in the queue */
 	bool queued;
 
-	/* private */
-	struct admission *owner;
-	enum admission_state state;
-	struct admission_call *call;
-	struct admission_call *report;
-	struct loop_timer deadline;
-	struct admission_lease lease;
-	struct admission_request *queue_next, *queue_previous;
-	struct admission_line *line;
-	struct admission_local *local;
-	uint64_t id, arrival, started_ms, leased_until_ms, key_order;
-	uint64_t event, key_event;      /* entries of the windows in Redis */
-	uint64_t local_event;
-	uint64_t tried_few, *tried;     /* keys tried, by their place in the pool */
-	bool in_redis, in_local, has_place, has_slot, trial, reported, start_posted;
+	struct admission_ticket *ticket; /* private */
 };
 
 /* true: decided at once, on_decided is not called. */
@@ -145,7 +130,7 @@ void admission_settle(struct admission_request *rq, const struct admission_resul
 
 /* {"current":{"requests","input_tokens","output_tokens"},"days":[{"date":"YYYY-MM-DD","requests",
  * "input_tokens","output_tokens"} x 30, the newest first]}; NULL: Redis failed. Caller deletes. */
-struct cJSON *admission_usage_json(struct redisContext *redis, const struct subject *subject);
+struct cJSON *admission_usage_json(struct redis_sync *redis, const struct subject *subject);
 
 enum admission_key_state { ADMISSION_KEY_OK, ADMISSION_KEY_COOLING, ADMISSION_KEY_TRIAL };
 struct admission_key_health {
@@ -154,9 +139,9 @@ struct admission_key_health {
 	char reason[32];        /* "status 429", "connection failure"; "" where well */
 };
 /* false: Redis failed. */
-bool admission_key_health(struct redisContext *redis, const struct vendor_key *key, struct admission_key_health *health)
+bool admission_key_health(struct redis_sync *redis, const struct vendor_key *key, struct admission_key_health *health)
 	__attribute__((warn_unused_result));
-bool admission_key_reset(struct redisContext *redis, const struct vendor_key *key) __attribute__((warn_unused_result));
+bool admission_key_reset(struct redis_sync *redis, const struct vendor_key *key) __attribute__((warn_unused_result));
 
 bool admission_redis_up(const struct admission_node *node); /* as the workers see it; any thread */
 
