@@ -183,6 +183,7 @@ static enum http_parse parse_fields(struct http_head *head, const char *start, c
 		if (!whole)
 			return HTTP_PARTIAL;
 		if (!length) {
+			head->bytes = start;
 			head->length = (size_t)(next - start);
 			break;
 		}

@@ -74,7 +74,8 @@ struct http_head {
 	uint16_t status;         /* responses */
 	uint8_t minor;           /* HTTP/1.minor: 0 or 1 */
 	uint16_t field_count;
-	size_t length;           /* bytes of the head, its empty line included */
+	const char *bytes;       /* where the head starts, */
+	size_t length;           /* and its length, the empty line included */
 	struct http_field fields[HTTP_FIELDS_MAX];
 };
 

@@ -1,0 +1,309 @@
+/* exchange_admit: managed mappings: who asks, how much, which vendor key, and what became of it.
+ * A transparent request passes through these steps without a look. */
+#include <curl/curl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "path/exchange_state.h"
+#include "path/identity.h"
+#include "state/stats.h"
+
+enum { CREDENTIALS_MAX = 32 };
+
+/* ---- identify ---- */
+
+static size_t gather_credentials(const struct exchange *ex, struct identity_credential out[CREDENTIALS_MAX])
+{
+	size_t count = 0;
+	for (unsigned i = 0; i < ex->request->field_count && count < CREDENTIALS_MAX - 1; i++) {
+		const struct http_field *f = &ex->request->fields[i];
+		enum identity_place place = identity_place_of_field(f->name, f->name_length);
+		if (place != IDENTITY_NO_PLACE)
+			out[count++] = (struct identity_credential){place, f->value, f->value_length};
+	}
+	if (ex->query.length > 1)
+		out[count++] = (struct identity_credential){IDENTITY_QUERY, ex->query.at + 1, ex->query.length - 1};
+	return count;
+}
+
+static int64_t unix_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+enum step step_identify(struct exchange *ex)
+{
+	struct identity_credential credentials[CREDENTIALS_MAX];
+	if (!ex->managed)
+		return STEP_SEND;
+	if (!ex->mapping->auth_required)
+		return STEP_COLLECT;
+	size_t count = gather_credentials(ex, credentials);
+	enum problem_id problem = identity_decide(ex->plane->identity, ex->pin->snapshot, ex->mapping, credentials, count,
+		unix_ms(), &ex->managed->subject);
+	return problem == PROBLEM_NONE ? STEP_COLLECT : exchange_fail(ex, problem, NULL);
+}
+
+/* ---- collect ---- */
+
+static bool needs_body(const struct exchange *ex)
+{
+	const struct subject *s = ex->managed->subject;
+	return ex->mapping->include_usage || (s && (s->limits.input_tpm || s->limits.output_tpm));
+}
+
+/* The one case in which a body is changed: the mapping asks for it (contract section 4, Metering). */
+static void include_usage(struct exchange *ex)
+{
+	struct buf changed = {0};
+	if (!ex->mapping->include_usage || ex->mapping->dialect != DIALECT_OPENAI || !ex->up.body.done || !ex->keeping)
+		return;
+	if (!usage_request_include(buf_bytes(&ex->kept), buf_length(&ex->kept), &changed))
+		return;
+	buf_free(&ex->kept);
+	ex->kept = changed;
+	snprintf(ex->managed->length, sizeof ex->managed->length, "%zu", buf_length(&changed));
+}
+
+static uint64_t announced_length(const struct exchange *ex)
+{
+	return ex->up.body.framing == HTTP_LENGTH ? ex->body_bytes + ex->up.body.remaining : 0;
+}
+
+enum step step_collect(struct exchange *ex)
+{
+	if (!needs_body(ex))
+		return STEP_ADMIT;
+	if (ex->timed_out)
+		return exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, "The request's body did not arrive in time.");
+	if (ex->expects) {
+		enum step next = exchange_tell_continue(ex);
+		if (next != STEP_STAY)
+			return next;
+	}
+	while (!ex->up.body.done && buf_length(&ex->kept) + PLANE_HELD_MAX <= EXCHANGE_KEPT_MAX) {
+		char *content;
+		size_t length;
+		enum step next = exchange_take_body(ex, &content, &length);
+		if (next != STEP_STAY)
+			return next;
+		if (!length && !ex->up.body.done)
+			return STEP_STAY;
+	}
+	usage_request_read(ex->mapping->dialect, buf_bytes(&ex->kept), buf_length(&ex->kept), ex->up.body.done,
+		announced_length(ex), &ex->managed->request);
+	include_usage(ex);
+	return STEP_ADMIT;
+}
+
+/* ---- admit ---- */
+
+static struct exchange *owner_of(struct admission_request *rq);
+
+static void leave_line(struct exchange *ex)
+{
+	if (!ex->managed->in_line)
+		return;
+	ex->managed->in_line = false;
+	stats_queue_length(ex->plane->stats, ex->mapping->stats_slot, -1);
+}
+
+static void on_decided(struct admission_request *rq)
+{
+	struct exchange *ex = owner_of(rq);
+	ex->managed->decided = true;
+	leave_line(ex);
+	exchange_wake(ex);
+}
+
+static void on_waiting(struct admission_request *rq)
+{
+	struct exchange *ex = owner_of(rq);
+	ex->managed->in_line = true;
+	stats_queue_length(ex->plane->stats, ex->mapping->stats_slot, 1);
+}
+
+static struct exchange *owner_of(struct admission_request *rq)
+{
+	return container_of(rq, struct managed, admission)->exchange;
+}
+
+static void start(struct exchange *ex)
+{
+	struct managed *m = ex->managed;
+	uint64_t named = m->request.max_output_tokens;
+	m->exchange = ex;
+	m->started = true;
+	m->admission.mapping = ex->mapping;
+	m->admission.subject = m->subject;
+	m->admission.input_tokens = m->request.input_estimate;
+	m->admission.output_tokens = named ? named : ex->mapping->reserve_output_tokens;
+	m->admission.on_decided = on_decided;
+	m->admission.on_waiting = on_waiting;
+	m->decided = admission_start(ex->plane->admission, &m->admission);
+}
+
+enum step step_admit(struct exchange *ex)
+{
+	struct managed *m = ex->managed;
+	if (!m->started)
+		start(ex);
+	if (!m->decided)
+		return ex->timed_out ? exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, "The time ended in the queue.") : STEP_STAY;
+	if (m->admission.problem != PROBLEM_NONE)
+		return exchange_refuse(ex);
+	m->admitted = true;
+	m->attempt_us = loop_now_us();
+	return STEP_SEND;
+}
+
+/* ---- the vendor key's fate ---- */
+
+static bool is_key_failure(unsigned status)
+{
+	static const uint16_t statuses[] = {0, 401, 403, 429, 500, 502, 503, 504, 529};
+	for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++)
+		if (statuses[i] == status)
+			return true;
+	return false;
+}
+
+bool exchange_should_fail_over(struct exchange *ex, unsigned status)
+{
+	const struct managed *m = ex->managed;
+	return m && m->admission.key && !m->no_more_keys && ex->keeping && is_key_failure(status);
+}
+
+static uint64_t retry_after_ms(const struct http_head *answer)
+{
+	const struct http_field *f = answer ? http_find(answer, HTTP_RETRY_AFTER) : NULL;
+	char text[64];
+	if (!f || !f->value_length || f->value_length >= sizeof text)
+		return 0;
+	memcpy(text, f->value, f->value_length);
+	text[f->value_length] = 0;
+	char *end;
+	double seconds = strtod(text, &end);
+	if (!*end)
+		return seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000) : 0;
+	time_t at = curl_getdate(text, NULL);
+	time_t now = time(NULL);
+	return at > now ? (uint64_t)(at - now) * 1000 : 0;
+}
+
+static void count_attempt(struct exchange *ex, unsigned status)
+{
+	struct managed *m = ex->managed;
+	uint64_t now_us = loop_now_us();
+	struct stats_event event = {
+		.kind = STATS_ATTEMPT,
+		.status = (uint16_t)status,
+		.slot = m->admission.key->stats_slot,
+		.duration_us = now_us - m->attempt_us,
+	};
+	stats_attempt(ex->plane->stats, &event);
+	m->attempt_us = now_us;
+}
+
+void exchange_report_key(struct exchange *ex, const struct http_head *answer)
+{
+	struct managed *m = ex->managed;
+	if (!m || !m->admission.key || m->reported)
+		return;
+	m->reported = true;
+	count_attempt(ex, answer->status);
+	admission_report(&m->admission, admission_outcome_of_status(answer->status), answer->status, retry_after_ms(answer));
+}
+
+/* The answer that failed waits in ex->partial: it is the client's if no key is left. */
+static void ask_next_key(struct exchange *ex)
+{
+	struct managed *m = ex->managed;
+	struct http_head *head = &ex->plane->head;
+	unsigned status = 0;
+	uint64_t retry_ms = 0;
+	if (buf_length(&ex->partial) &&
+		http_parse_response(head, buf_bytes(&ex->partial), buf_length(&ex->partial), NULL) == HTTP_COMPLETE) {
+		status = head->status;
+		retry_ms = retry_after_ms(head);
+	}
+	count_attempt(ex, status);
+	m->asked = true;
+	m->decided = admission_next_key(&m->admission, admission_outcome_of_status(status), status, retry_ms);
+}
+
+enum step step_next_key(struct exchange *ex)
+{
+	struct managed *m = ex->managed;
+	if (!m->asked)
+		ask_next_key(ex);
+	if (!m->decided)
+		return ex->timed_out ? exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, NULL) : STEP_STAY;
+	m->asked = false;
+	if (m->admission.problem == PROBLEM_NONE) {
+		m->attempt_us = loop_now_us();
+		return exchange_retry(ex);
+	}
+	m->no_more_keys = m->reported = true;
+	if (buf_length(&ex->partial)) {
+		ex->reconsider = true;
+		return STEP_RELAY;
+	}
+	return exchange_fail(ex, ex->connect_outcome == CONNECT_TIMED_OUT ? PROBLEM_UPSTREAM_TIMEOUT : PROBLEM_UPSTREAM_ERROR, NULL);
+}
+
+/* ---- settle ---- */
+
+void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
+{
+	struct managed *m = ex->managed;
+	if (!m->started)
+		return;
+	leave_line(ex);
+	if (!m->admitted) {
+		if (!m->decided)
+			admission_cancel(&m->admission);
+		return;
+	}
+	bool failed = ex->status >= 400 || !ex->status;
+	bool known = usage->input_known || usage->output_known;
+	struct admission_result result = {
+		.sent = ex->sent_us != 0,
+		.tokens_known = known || (failed && !ex->client_gone),
+		.input_tokens = usage->input_known ? usage->input_tokens : known ? m->request.input_estimate : 0,
+		.output_tokens = usage->output_tokens,
+		.outcome = ADMISSION_NOTHING,
+		.status = ex->status,
+	};
+	if (m->admission.key && !m->reported && !ex->client_gone && ex->sent_us)
+		result.outcome = ADMISSION_FAILED;
+	admission_settle(&m->admission, &result);
+}
+
+static bool put_figure(struct buf *out, const char *what, const struct admission_figure *f)
+{
+	if (!f->limit)
+		return true;
+	return buf_printf(out, "x-apiproxy-limit-%s: %llu\r\nx-apiproxy-remaining-%s: %llu\r\nx-apiproxy-reset-%s: %llu\r\n", what,
+		(unsigned long long)f->limit, what, (unsigned long long)f->remaining, what,
+		(unsigned long long)((f->reset_ms + 999) / 1000));
+}
+
+bool exchange_admission_fields(struct exchange *ex, struct buf *out)
+{
+	static const char *const names[ADMISSION_WINDOWS] = {
+		[ADMISSION_REQUESTS] = "requests",
+		[ADMISSION_INPUT_TOKENS] = "input-tokens",
+		[ADMISSION_OUTPUT_TOKENS] = "output-tokens",
+	};
+	if (!ex->managed)
+		return true;
+	for (int i = 0; i < ADMISSION_WINDOWS; i++)
+		if (!put_figure(out, names[i], &ex->managed->admission.figures[i]))
+			return false;
+	return true;
+}

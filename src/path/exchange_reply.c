@@ -1,0 +1,298 @@
+/* exchange_reply: the answer comes back: heads as soon as they are there, content as it arrives.
+ *
+ * Reading stops while the client has not taken what it was given (back pressure); at most one read of
+ * PLANE_HELD_MAX bytes waits for it. An upstream connection is given back as soon as the last byte of
+ * the answer was read, not when the client has it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "path/exchange_state.h"
+#include "path/rewrite.h"
+#include "state/settings.h"
+
+enum { READS_PER_TURN = 16 };
+
+static enum step pass_down(struct exchange *ex, const char *content, size_t length, bool finish)
+{
+	enum relay_result result = relay_send(&ex->down, &ex->front->io, content, length, finish);
+	if (result == RELAY_OK)
+		return STEP_STAY;
+	ex->client_gone = result == RELAY_SINK_GONE;
+	ex->broken = true;
+	return STEP_SETTLE;
+}
+
+enum step exchange_tell_continue(struct exchange *ex)
+{
+	static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+	ex->expects = false;
+	if (ex->told || ex->began)
+		return STEP_STAY;
+	ex->told = true;
+	if (!buf_append(&ex->down.pending, go_on, sizeof go_on - 1))
+		return exchange_fail(ex, PROBLEM_OUT_OF_MEMORY, NULL);
+	return pass_down(ex, NULL, 0, false);
+}
+
+/* ---- the head ---- */
+
+static bool connection_says(const struct http_head *head, const char *token)
+{
+	for (unsigned i = 0; i < head->field_count; i++)
+		if (head->fields[i].id == HTTP_CONNECTION && http_list_has(head->fields[i].value, head->fields[i].value_length, token))
+			return true;
+	return false;
+}
+
+static enum step open_tunnel(struct exchange *ex)
+{
+	if (!ex->websocket)
+		return exchange_fail(ex, PROBLEM_UPSTREAM_ERROR, "The upstream switched protocols unasked.");
+	ex->tunnel = true;
+	ex->up.body = (struct http_body){.framing = HTTP_UNTIL_CLOSE};
+	ex->down.body = (struct http_body){.framing = HTTP_UNTIL_CLOSE};
+	ex->up.finished = ex->up.chunked = false;
+	loop_timer_cancel(ex->plane->loop, &ex->deadline);
+	return STEP_STAY;
+}
+
+static struct http_span value_of(const struct http_head *head, enum http_field_id id)
+{
+	const struct http_field *f = http_find(head, id);
+	return f ? (struct http_span){f->value, f->value_length} : (struct http_span){"", 0};
+}
+
+/* How the body is framed for this client, and whether either connection lives on. */
+static void choose_framing(struct exchange *ex, const struct http_head *head)
+{
+	uint8_t framing = ex->down.body.framing;
+	bool unknown_length = framing == HTTP_CHUNKED || framing == HTTP_UNTIL_CLOSE;
+	ex->reusable = framing != HTTP_UNTIL_CLOSE &&
+		(head->minor == 1 ? !connection_says(head, "close") : connection_says(head, "keep-alive"));
+	ex->down.chunked = unknown_length && !ex->http10;
+	if (unknown_length && ex->http10)
+		ex->client_keeps = false;
+	if (!ex->up.body.done || ex->plane->draining)
+		ex->must_close = true;
+}
+
+static bool write_head(struct exchange *ex, const struct http_head *head)
+{
+	char origin[512];
+	struct buf extra = {0};
+	bool close = ex->must_close || !ex->client_keeps;
+	bool fine = exchange_admission_fields(ex, &extra) && (!buf_length(&extra) || buf_append(&extra, "", 1));
+	struct rewrite_response r = {
+		.head = head,
+		.chunked = ex->down.chunked && !ex->tunnel,
+		.drop_length = ex->down.body.framing == HTTP_CHUNKED,
+		.websocket = ex->tunnel,
+		.close = close && !ex->tunnel,
+		.keep_alive = ex->http10 && !close,
+		.cors_origin = !ex->internal && exchange_cors_origin(ex, origin, sizeof origin) ? origin : NULL,
+		.extra = buf_length(&extra) ? buf_bytes(&extra) : NULL,
+	};
+	fine = fine && rewrite_response(&r, &ex->down.pending);
+	buf_free(&extra);
+	return fine;
+}
+
+static void forget_request(struct exchange *ex)
+{
+	ex->keeping = false;
+	buf_free(&ex->kept);
+	if (ex->plane->settings->log_access)
+		return;
+	free(ex->request);
+	ex->request = NULL;
+}
+
+static enum step begin_answer(struct exchange *ex, const struct http_head *head)
+{
+	const char *fault = http_response_body(head, ex->head_method, &ex->down.body);
+	if (fault)
+		return exchange_fail(ex, PROBLEM_UPSTREAM_ERROR, fault);
+	if (head->status == 101) {
+		enum step next = open_tunnel(ex);
+		if (next != STEP_STAY)
+			return next;
+	}
+	choose_framing(ex, head);
+	if (ex->tunnel)
+		ex->down.chunked = ex->reusable = false;
+	if (!write_head(ex, head))
+		return exchange_fail(ex, PROBLEM_OUT_OF_MEMORY, NULL);
+	if (!ex->internal && ex->plane->settings->stats_enabled && !ex->tunnel)
+		ex->tap = usage_tap_new(ex->mapping->dialect, value_of(head, HTTP_CONTENT_TYPE), value_of(head, HTTP_CONTENT_ENCODING));
+	exchange_report_key(ex, head);
+	ex->began = true;
+	ex->status = head->status;
+	forget_request(ex);
+	return STEP_STAY;
+}
+
+/* ---- content ---- */
+
+static void release_upstream(struct exchange *ex, bool clean)
+{
+	bool reusable = ex->reusable && clean && relay_is_done(&ex->up) && !ex->up_failed;
+	exchange_drop_upstream(ex, reusable);
+}
+
+static enum step take_content(struct exchange *ex, char *data, size_t length)
+{
+	size_t consumed;
+	char *content;
+	size_t content_length;
+	if (!http_body_decode(&ex->down.body, data, length, &consumed, &content, &content_length)) {
+		ex->broken = ex->down.finished = true;
+		return STEP_STAY;
+	}
+	if (ex->tap && content_length)
+		usage_tap_feed(ex->tap, content, content_length);
+	bool finish = ex->down.body.done;
+	enum step next = pass_down(ex, content, content_length, finish);
+	if (finish)
+		release_upstream(ex, consumed == length);
+	return next;
+}
+
+/* An answer that says nothing final: 100 goes to a client that waits for it, others go nowhere. */
+static enum step take_interim(struct exchange *ex, unsigned status)
+{
+	return status == 100 && ex->expects ? exchange_tell_continue(ex) : STEP_STAY;
+}
+
+static enum step store_partial(struct exchange *ex, const char *data, size_t length)
+{
+	struct buf rest = {0};
+	if (!buf_append(&rest, data, length))
+		return exchange_fail(ex, PROBLEM_OUT_OF_MEMORY, NULL);
+	buf_free(&ex->partial);
+	ex->partial = rest;
+	return STEP_STAY;
+}
+
+/* `data` is in the scratch memory or in ex->partial. */
+static enum step take_head(struct exchange *ex, char *data, size_t length)
+{
+	struct http_head *head = &ex->plane->head;
+	for (;;) {
+		const char *reason = "The upstream's answer is malformed.";
+		enum http_parse result = http_parse_response(head, data, length, &reason);
+		if (result == HTTP_PARTIAL)
+			return store_partial(ex, data, length);
+		if (result != HTTP_COMPLETE)
+			return exchange_fail(ex, PROBLEM_UPSTREAM_ERROR, reason);
+		if (head->status >= 200 || head->status == 101)
+			break;
+		enum step next = take_interim(ex, head->status);
+		if (next != STEP_STAY)
+			return next;
+		data += head->length;
+		length -= head->length;
+		if (!length) {
+			buf_free(&ex->partial);
+			return STEP_STAY;
+		}
+	}
+	if (exchange_should_fail_over(ex, head->status)) {
+		enum step next = store_partial(ex, data, length);
+		return next == STEP_STAY ? STEP_NEXT_KEY : next;
+	}
+	uint64_t read_us = loop_now_us();
+	size_t head_length = head->length;
+	enum step next = begin_answer(ex, head);
+	if (next == STEP_STAY)
+		next = take_content(ex, data + head_length, length - head_length);
+	buf_free(&ex->partial);
+	ex->answered_us = loop_now_us();
+	ex->overhead_us += (uint32_t)(ex->answered_us - read_us);
+	return next;
+}
+
+static enum step take_bytes(struct exchange *ex, char *data, size_t length)
+{
+	if (ex->began)
+		return take_content(ex, data, length);
+	if (!buf_length(&ex->partial))
+		return take_head(ex, data, length);
+	if (!buf_append(&ex->partial, data, length))
+		return exchange_fail(ex, PROBLEM_OUT_OF_MEMORY, NULL);
+	return take_head(ex, ex->partial.data + ex->partial.start, buf_length(&ex->partial));
+}
+
+/* ---- the end ---- */
+
+static enum step upstream_ended(struct exchange *ex, bool clean)
+{
+	if (!ex->began) {
+		bool nothing = !buf_length(&ex->partial);
+		if (nothing && ex->upstream->reused && ex->idempotent && ex->keeping && !ex->resent) {
+			ex->resent = true;
+			return exchange_retry(ex);
+		}
+		if (nothing && exchange_should_fail_over(ex, 0))
+			return STEP_NEXT_KEY;
+		return exchange_fail(ex, PROBLEM_UPSTREAM_ERROR, "The upstream closed the connection before it answered.");
+	}
+	exchange_drop_upstream(ex, false);
+	if (ex->down.body.framing == HTTP_UNTIL_CLOSE && clean) {
+		ex->down.body.done = true;
+		return pass_down(ex, NULL, 0, true);
+	}
+	ex->broken = ex->down.finished = true;
+	return STEP_STAY;
+}
+
+static enum step pump_down(struct exchange *ex)
+{
+	for (int reads = 0; reads < READS_PER_TURN; reads++) {
+		enum step next;
+		if (buf_length(&ex->down.pending)) {
+			if (!ex->front->io.writable)
+				return STEP_STAY;
+			next = pass_down(ex, NULL, 0, false);
+			if (next != STEP_STAY)
+				return next;
+			if (buf_length(&ex->down.pending))
+				return STEP_STAY;
+		}
+		if (ex->down.finished)
+			return STEP_SETTLE;
+		if (!ex->upstream || !ex->upstream->io.readable)
+			return STEP_STAY;
+		long count = io_read(&ex->upstream->io, ex->plane->scratch, PLANE_HELD_MAX);
+		if (count == IO_AGAIN)
+			return STEP_STAY;
+		next = count > 0 ? take_bytes(ex, ex->plane->scratch, (size_t)count) : upstream_ended(ex, count == IO_END);
+		if (next != STEP_STAY)
+			return next;
+	}
+	exchange_wake(ex);
+	return STEP_STAY;
+}
+
+enum step step_relay(struct exchange *ex)
+{
+	enum step next = STEP_STAY;
+	if (ex->timed_out)
+		return exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, NULL);
+	if (ex->reconsider) {
+		ex->reconsider = false;
+		next = take_head(ex, ex->partial.data + ex->partial.start, buf_length(&ex->partial));
+	}
+	if (next == STEP_STAY && ex->impatient && ex->expects)
+		next = exchange_tell_continue(ex);
+	if (next == STEP_STAY)
+		next = exchange_pump_up(ex);
+	return next == STEP_STAY ? pump_down(ex) : next;
+}
+
+enum step step_answer(struct exchange *ex)
+{
+	enum step next = pass_down(ex, NULL, 0, false);
+	if (next != STEP_STAY)
+		return next;
+	return relay_is_done(&ex->down) ? STEP_SETTLE : STEP_STAY;
+}
