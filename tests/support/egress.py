@@ -1,0 +1,95 @@
+"""A small forward proxy, as companies have one: CONNECT and absolute-form, remembers what it saw."""
+
+from __future__ import annotations
+
+import base64
+import select
+import socket
+import threading
+
+from .wire import Closed, Connection, RawServer
+
+
+class EgressProxy:
+    """Sends everything to `forward_to` (host, port), whatever name was asked for.
+
+    With `credential` ("user:password") it answers 407 to those who do not bring it; with
+    `refuse` it answers that status to all.
+    """
+
+    def __init__(self, forward_to: tuple[str, int], credential: str = "", refuse: int = 0):
+        self.forward_to = forward_to
+        self.credential = credential
+        self.refuse = refuse
+        self.seen: list[str] = []
+        self.server = RawServer()
+        self.sockets: list[socket.socket] = []
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.credential + '@' if self.credential else ''}{self.server.host}"
+
+    def _serve(self):
+        while True:
+            try:
+                connection = self.server.accept(timeout=3600)
+            except OSError:
+                return
+            threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
+
+    def _handle(self, client: Connection):
+        try:
+            head = client.read_head()
+            self.seen.append(head.line.decode("latin-1"))
+            wanted = "Basic " + base64.b64encode(self.credential.encode()).decode()
+            if self.refuse or (self.credential and head.get("proxy-authorization") != wanted):
+                status = self.refuse or 407
+                client.send(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            upstream = socket.create_connection(self.forward_to)
+            self.sockets.append(upstream)
+            if head.line.startswith(b"CONNECT "):
+                client.send("HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                upstream.sendall(self._origin_form(head))
+            if client.buffer:
+                upstream.sendall(client.buffer)
+            self._pump(client.sock, upstream)
+        except (OSError, Closed):
+            pass
+        finally:
+            client.close()
+
+    @staticmethod
+    def _origin_form(head) -> bytes:
+        method, target, version = head.line.split(b" ")
+        path = b"/" + target.split(b"/", 3)[3] if target.count(b"/") > 2 else b"/"
+        lines = [b" ".join((method, path, version))]
+        lines += [n + b": " + v for n, v in head.without("proxy-authorization", "proxy-connection")]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    @staticmethod
+    def _pump(one: socket.socket, other: socket.socket):
+        peers = {one: other, other: one}
+        one.settimeout(None)
+        while True:
+            for sock in select.select(list(peers), [], [])[0]:
+                data = sock.recv(65536)
+                if not data:
+                    other.close()
+                    return
+                peers[sock].sendall(data)
+
+    def close(self):
+        self.server.listener.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+        for sock in self.sockets:
+            sock.close()
