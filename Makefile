@@ -3,33 +3,58 @@ BUILD ?= build
 DEPS ?= .deps
 CC ?= gcc
 CFLAGS ?= -O2 -g
-export PKG_CONFIG_PATH := $(abspath $(DEPS))/lib/pkgconfig:$(PKG_CONFIG_PATH)
+PREFIX ?= /usr/local
+PYTHON ?= python3
+VENV ?= .venv
+FUZZ_SECONDS ?= 60
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 
-PACKAGES = libmicrohttpd libcurl hiredis hiredis_ssl libcjson inih libjwt openssl zlib libbrotlidec libzstd libcrypt
-PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
-PKG_LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
+# Libraries that Debian has too old are in DEPS (scripts/install-deps.sh) and come first.
+PACKAGES = "libmicrohttpd >= 1.0.1" libcurl "hiredis >= 1.0" hiredis_ssl libcjson inih libjwt openssl zlib \
+	libbrotlidec libzstd libcrypt
+PKG_CONFIG = PKG_CONFIG_PATH="$(abspath $(DEPS))/lib/pkgconfig:$$PKG_CONFIG_PATH" pkg-config
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) 2>/dev/null)
+PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null)
 
+# SANITIZE is what asan, tsan and fuzz build with; hardening is for all else.
 WARNINGS = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
-ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -Isrc -I$(BUILD) $(WARNINGS) $(CFLAGS) $(SANITIZE) $(PKG_CFLAGS) -pthread -MMD -MP
-LIBS = $(PKG_LIBS) -lm -pthread
+FORTIFY = $(if $(filter -O1 -O2 -O3 -Os,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+HARDENING = $(if $(SANITIZE),,-fstack-protector-strong $(FORTIFY)) -fPIE -ffunction-sections -fdata-sections
+ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -Isrc -I$(BUILD) $(WARNINGS) $(CFLAGS) $(HARDENING) $(SANITIZE) $(PKG_CFLAGS) \
+	-pthread -MMD -MP
+ALL_LDFLAGS = $(CFLAGS) $(SANITIZE) $(LDFLAGS) -pthread -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed
+LIBS = $(PKG_LIBS) -lm
+
+# The chart library is Debian's; the pages and scripts are ours. All become part of the binary.
+CHART := $(firstword $(wildcard /usr/share/javascript/chart.js/chart.min.js /usr/share/javascript/chart.js/chart.umd.js) \
+	/usr/share/javascript/chart.js/chart.min.js)
+EMBEDDED := $(sort $(shell find static -type f 2>/dev/null) $(wildcard src/*/*.lua src/*/*.json)) $(CHART)
 
 SOURCES := $(sort $(wildcard src/*.c src/*/*.c))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 LIBRARY := $(BUILD)/libapiproxy.a
-EMBEDDED := $(sort $(wildcard static/* static/*/* src/*/*.lua)) /usr/share/javascript/chart.js/chart.min.js
-UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
+UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/unit/test_*.c)))
+BENCHMARKS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/bench/bench_*.c)))
+FUZZERS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
-.PHONY: all run test unit clean help
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all run test unit unit-tests e2e browser bench asan tsan fuzz fuzzers lint format install clean help packages
+
 all: $(BUILD)/apiproxy ## build build/apiproxy
 
+# ---- building ----------------------------------------------------------------------------------
+
 $(BUILD)/apiproxy: $(BUILD)/src/main.o $(LIBRARY)
-	$(CC) $(CFLAGS) $(SANITIZE) -o $@ $^ $(LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # Everything but main, so that a unit test links just what it uses.
 $(LIBRARY): $(filter-out $(BUILD)/src/main.o,$(OBJECTS)) $(BUILD)/embedded.o
 	rm -f $@ && $(AR) rcs $@ $^
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c | packages
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
@@ -40,17 +65,85 @@ $(BUILD)/embedded.S: $(EMBEDDED) scripts/embed.sh
 $(BUILD)/embedded.o: $(BUILD)/embedded.S $(EMBEDDED)
 	$(CC) -c -o $@ $<
 
-$(BUILD)/tests/unit/%: tests/unit/%.c $(LIBRARY)
-	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -o $@ $< $(LIBRARY) -lcmocka $(LIBS)
+$(UNIT_TESTS): %: %.o $(LIBRARY)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
 
-unit: $(UNIT_TESTS) ## run the unit tests
-	@for t in $^; do echo "== $$t"; $$t || exit 1; done
+$(BENCHMARKS) $(FUZZERS): %: %.o $(LIBRARY)
+	$(CC) $(ALL_LDFLAGS) $(FUZZ_ENGINE) -o $@ $^ $(LIBS)
 
-clean: ## remove what was built
-	rm -rf $(BUILD)
+packages:
+ifeq ($(PKG_LIBS),)
+	@echo "Libraries are missing; scripts/install-deps.sh installs them (make run does it too). pkg-config says:" >&2
+	@$(PKG_CONFIG) --print-errors --exists $(PACKAGES)
+endif
+
+# ---- running -----------------------------------------------------------------------------------
+
+run: ## install what is missing, build, and serve on http://localhost:8000
+	@scripts/install-deps.sh run
+	@$(MAKE) --no-print-directory all
+	@exec $(BUILD)/apiproxy
+
+# ---- testing -----------------------------------------------------------------------------------
+
+test: ## install what the tests need, run all of them, close with "N passed, N failed"
+	@scripts/install-deps.sh run test
+	@$(MAKE) --no-print-directory $(VENV)/.installed all
+	@MAKE="$(MAKE)" scripts/run-tests.sh lint unit e2e browser asan tsan
+
+$(VENV)/.installed: scripts/requirements.txt $(wildcard tests/requirements.txt)
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(^:%=-r %)
+	@touch $@
+
+unit: unit-tests ## run the unit tests
+	@scripts/run-unit-tests.sh $(UNIT_TESTS)
+unit-tests: $(UNIT_TESTS)
+
+e2e: all $(VENV)/.installed ## run the end-to-end tests against build/apiproxy
+	@scripts/run-pytest.sh e2e $(BUILD)/apiproxy tests/e2e
+
+browser: all $(VENV)/.installed ## run the tests of the pages in Chromium
+	@command -v chromium >/dev/null || $(VENV)/bin/python -m playwright install chromium
+	@scripts/run-pytest.sh browser $(BUILD)/apiproxy tests/browser
+
+asan: $(VENV)/.installed ## unit and end-to-end tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory BUILD=build-asan CFLAGS="-O1 -g -fno-omit-frame-pointer" \
+		SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined" all unit
+	@scripts/run-pytest.sh asan build-asan/apiproxy tests/e2e -m "not timing"
+
+tsan: $(VENV)/.installed ## unit tests and the concurrency tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory BUILD=build-tsan CFLAGS="-O1 -g" SANITIZE=-fsanitize=thread all unit
+	@scripts/run-pytest.sh tsan build-tsan/apiproxy tests/e2e -m "concurrency and not timing"
+
+bench: ## measure beside nginx and HAProxy, on this machine, in one run
+	@scripts/install-deps.sh run bench
+	@$(MAKE) --no-print-directory all benchmarks
+	@for b in $(BENCHMARKS); do $$b || exit 1; done
+	@$(PYTHON) tests/bench/run.py --binary $(BUILD)/apiproxy
+benchmarks: $(BENCHMARKS)
+
+fuzz: ## let each fuzzer look for FUZZ_SECONDS (60) for input that breaks a parser
+	@$(MAKE) --no-print-directory CC=clang BUILD=build-fuzz CFLAGS="-O1 -g" FUZZ_ENGINE=-fsanitize=fuzzer \
+		SANITIZE="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" fuzzers
+	@scripts/run-fuzzers.sh build-fuzz/tests/fuzz $(FUZZ_SECONDS)
+fuzzers: $(FUZZERS)
+
+lint: $(VENV)/.installed ## layers, form, file sizes, shell scripts, and a build by clang
+	@MAKE="$(MAKE)" CLANG_FORMAT=$(VENV)/bin/clang-format scripts/lint.sh
+
+format: $(VENV)/.installed ## put the C sources into the house's form
+	$(VENV)/bin/clang-format -i $$(find src tests -name '*.c')
+
+# ---- the rest ----------------------------------------------------------------------------------
+
+install: all ## install into PREFIX (/usr/local), below DESTDIR
+	install -D -s -m 755 $(BUILD)/apiproxy $(DESTDIR)$(PREFIX)/bin/apiproxy
+
+clean: ## remove what was built (.deps and .venv stay)
+	rm -rf $(BUILD) build-asan build-tsan build-clang build-fuzz .reports
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
 
--include $(OBJECTS:.o=.d)
+-include $(OBJECTS:.o=.d) $(addsuffix .d,$(UNIT_TESTS) $(BENCHMARKS) $(FUZZERS))

@@ -10,19 +10,30 @@
 # Packages come from the system's own package sources, as root or through sudo. A service that a
 # package brings along (redis-server, nginx ...) is not started and not enabled, unless it was there
 # before. Where the system's libmicrohttpd or hiredis is too old (Debian 12), Debian 13's source
-# package of it is fetched from the system's own mirror, with an apt configuration of its own and
-# checked against Debian's keyring, and becomes a static library in DEPS (default: .deps), once. The
-# system's package sources are never touched.
+# package of it (on Ubuntu: 26.04's) is fetched from the system's own mirror, with an apt
+# configuration of its own and checked against the archive's keyring, and becomes a static library in
+# DEPS (default: .deps), once. The system's package sources are never touched.
 #
-# Environment: DEPS, CC, DEBIAN_MIRROR (only where the system's sources name no Debian mirror).
+# Environment: DEPS, CC, DEBIAN_MIRROR (where the system's sources name no mirror that will do).
 set -eu
 
 DEPS=${DEPS:-.deps}
 CC=${CC:-gcc}
 SELF=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
-SOURCE_SUITE=trixie
-SOURCE_RELEASE="Debian 13"
-KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# Where sources come from: release, its name in a package archive, the archive's parts, keyring and its package.
+# Ubuntu's archive has no Debian 13; the next long-term release serves there.
+# shellcheck source=/dev/null
+SYSTEM=$(. /etc/os-release && printf '%s' "$ID")
+# shellcheck source=/dev/null
+CODENAME=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+if [ "$SYSTEM" = ubuntu ] && [ -z "${DEBIAN_MIRROR:-}" ]; then
+	SOURCE_RELEASE="Ubuntu 26.04" SOURCE_SUITE=resolute SOURCE_PARTS="main universe"
+	KEYRING=/usr/share/keyrings/ubuntu-archive-keyring.gpg KEYRING_PACKAGE=ubuntu-keyring
+else
+	SOURCE_RELEASE="Debian 13" SOURCE_SUITE=trixie SOURCE_PARTS=main
+	KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg KEYRING_PACKAGE=debian-archive-keyring
+fi
 
 # library | what pkg-config must know | lowest version | Debian's -dev package
 LIBRARIES="\
@@ -33,7 +44,8 @@ RUN_PACKAGES="gcc libc6-dev make pkg-config ca-certificates redis-server uacme l
 	libcurl4-openssl-dev libssl-dev libcjson-dev libinih-dev libjwt-dev libcrypt-dev
 	zlib1g-dev libbrotli-dev libzstd-dev"
 TEST_PACKAGES="python3 python3-venv libcmocka-dev clang clang-format shellcheck openssl curl
-	chromium prometheus git procps"
+	prometheus procps"
+[ "$SYSTEM" = ubuntu ] || TEST_PACKAGES="$TEST_PACKAGES chromium" # a snap there; Playwright brings its own
 BENCH_PACKAGES="python3 nginx-light haproxy wrk procps"
 SOURCE_PACKAGES="dpkg-dev xz-utils patch"
 SERVICES="redis-server nginx haproxy prometheus"
@@ -81,6 +93,7 @@ install_as_root() {
 	if [ -e "$policy" ]; then
 		policy=
 	else
+		# shellcheck disable=SC2016 # it is for the policy to expand
 		printf '#!/bin/sh\ncase $1 in %s) exit 101 ;; esac\nexit 0\n' "$denied" >"$policy"
 		chmod 755 "$policy"
 		trap 'rm -f "$policy"' EXIT
@@ -134,10 +147,9 @@ mirrors_of_system() {
 		printf '%s\n' "$DEBIAN_MIRROR"
 		return
 	fi
-	codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
 	# shellcheck disable=SC2016 # apt fills these in
 	apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' \
-		"Created-By: Packages" "Release: $codename" "Component: main" |
+		"Created-By: Packages" "Release: $CODENAME" "Component: main" |
 		awk '!seen[$1]++ { print $1 }'
 }
 
@@ -172,17 +184,18 @@ fetch_sources() {
 	} >"$work/apt.conf"
 	for mirror in $(mirrors_of_system); do
 		say "fetching the sources of $* ($SOURCE_RELEASE) from $mirror"
-		printf 'deb-src [signed-by=%s] %s %s main\n' "$KEYRING" "$mirror" "$SOURCE_SUITE" >"$work/sources.list"
+		printf 'deb-src [signed-by=%s] %s %s %s\n' "$KEYRING" "$mirror" "$SOURCE_SUITE" "$SOURCE_PARTS" >"$work/sources.list"
 		if download_sources "$work" "$@" >"$DEPS/log/fetch.log" 2>&1; then return 0; fi
 		cat "$DEPS/log/fetch.log" >&2
 	done
-	die "no mirror of Debian with $SOURCE_RELEASE (\"$SOURCE_SUITE\") among the system's package sources.
-  Name one: DEBIAN_MIRROR=http://MIRROR/debian scripts/install-deps.sh"
+	die "the sources of $* are not to be had: no mirror with $SOURCE_RELEASE ($SOURCE_SUITE) among the
+  system's package sources. Name a mirror of Debian: DEBIAN_MIRROR=http://MIRROR/debian $0"
 }
 
 # Makes a .pc file relative, so that DEPS may be moved or linked to. It is there last: what it names is whole.
 relocate() {
 	for file in "$@"; do
+		# shellcheck disable=SC2016 # pkg-config expands it
 		sed -i 's|^prefix *=.*|prefix=${pcfiledir}/../..|; s|^libdir *=.*|libdir=${prefix}/lib|
 			s|^includedir *=.*|includedir=${prefix}/include|
 			s|^pkgincludedir *=.*|pkgincludedir=${includedir}/hiredis|' "$file"
@@ -251,7 +264,7 @@ provide_libraries() {
 	install_packages $from_system
 	[ -n "$from_source" ] || return 0
 	sources=$SOURCE_PACKAGES
-	[ -e "$KEYRING" ] || sources="$sources debian-archive-keyring"
+	[ -e "$KEYRING" ] || sources="$sources $KEYRING_PACKAGE"
 	# shellcheck disable=SC2046,SC2086
 	install_packages $(missing_packages $sources)
 	mkdir -p "$DEPS"
