@@ -3,6 +3,7 @@
 #ifndef APIPROXY_ADMIN_ADMIN_H
 #define APIPROXY_ADMIN_ADMIN_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,23 +11,31 @@
 #include "state/problem.h"
 
 struct cJSON;
+struct figures_sources;
+struct redis_address;
+struct redis_sync;
 struct settings;
-struct stats;
+struct snapshot;
 struct store;
 struct watcher;
 
-/* What main has put together; shared by all handlers, read only but for the pointers' own rules. */
+/* What main has put together. Borrowed: all of it outlives the control plane. */
 struct admin_setup {
 	const struct settings *settings;
-	struct stats *stats;
+	const struct figures_sources *figures; /* also who knows version and node */
+	struct store *store;
 	struct watcher *watcher;
+	const struct redis_address *redis;
 	const char *admin_token;
 };
 
 struct admin {
 	struct admin_setup setup;
 	uint8_t token_sha256[32];
-	bool draining;       /* atomic access only: admin_draining() */
+	bool draining;              /* admin_draining() */
+	uint64_t started_ms;        /* monotonic */
+	pthread_mutex_t redis_lock; /* admin_redis_acquire() */
+	struct redis_sync *redis;
 };
 
 enum { ADMIN_BODY_BYTES_MAX = 8 * 1024 * 1024 };
@@ -86,6 +95,17 @@ struct cJSON *admin_request_json(const struct admin_request *request, struct adm
 bool admin_query_is(const char *query, const char *name, const char *value);
 
 bool admin_draining(const struct admin *admin);
+
+/* The connection to Redis that handlers share, for short calls (each wait at most 1 s); held until
+ * released. Only in rows with a lane. */
+struct redis_sync *admin_redis_acquire(struct admin *admin);
+void admin_redis_release(struct admin *admin);
+
+/* The configuration in force, with a reference: snapshot_unref(). Does not block. */
+struct snapshot *admin_snapshot(const struct admin_request *request);
+
+void admin_init(struct admin *admin, const struct admin_setup *setup);
+void admin_fini(struct admin *admin);
 
 /* Handlers in files of their own. */
 admin_handler login_post; /* login.c: POST /auth/login */

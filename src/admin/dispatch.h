@@ -35,7 +35,4 @@ struct dispatch_row {
 const struct dispatch_row *dispatch_find(struct admin_request *request, const char *authorization,
 					 struct admin_reply *reply) __attribute__((warn_unused_result));
 
-/* Fills the hash that tokens are compared with. */
-void dispatch_init(struct admin *admin, const struct admin_setup *setup);
-
 #endif

@@ -113,8 +113,3 @@ bool admin_query_is(const char *query, const char *name, const char *value)
 	}
 	return false;
 }
-
-bool admin_draining(const struct admin *admin)
-{
-	return __atomic_load_n(&admin->draining, __ATOMIC_RELAXED);
-}
