@@ -1,0 +1,198 @@
+// One kind of entries as a table: search, add, edit, switch on and off, delete. Rows are kept from
+// one refresh to the next as long as their entry is the same, so that focus and selection stay.
+import { api } from './api.js';
+import { $, announce, confirmDialog, h, icon, setText, toast } from './dom.js';
+import { KINDS, fieldsOf } from './fields.js';
+import { openForm } from './form.js';
+import { t } from './i18n.js';
+import { showKey } from './secret.js';
+import { openUsage } from './usage.js';
+
+export function openList(root, kind, refreshSoon) {
+	const { id: idField, columns, path } = KINDS[kind];
+	let entries = null;
+	let known = { prefixes: [], pools: [] }; // for the form
+	let search;
+	let body;
+	const rows = new Map(); // id -> {row, json}
+
+	const idOf = (entry) => entry[idField];
+	const changed = async (message) => {
+		toast(message);
+		await refreshSoon();
+	};
+
+	/* ---- actions ---- */
+
+	async function load() {
+		known = await context();
+		return known;
+	}
+
+	const edit = async (entry) => openForm(kind, entry, await load(), () => changed(t('saved', { id: idOf(entry) })));
+
+	const add = async () => openForm(kind, null, await load(), (answer) => {
+		changed(t('created', { id: idOf(answer) }));
+		if (kind === 'clients' && answer.key) showKey(answer);
+	});
+
+	const remove = (entry) => confirmDialog({
+		title: t(`delete.${kind}`, { id: idOf(entry) }), text: t(`delete.${kind}.text`), action: t('delete'),
+		perform: async () => {
+			await api('DELETE', path(idOf(entry)));
+			changed(t('deleted', { id: idOf(entry) })).then(() => search.focus());
+		},
+	});
+
+	const rotate = (entry) => confirmDialog({
+		title: t('rotate.title', { id: idOf(entry) }), text: t('rotate.text'), action: t('rotate'),
+		perform: async () => {
+			const answer = await api('POST', path(idOf(entry)) + '/rotate');
+			setTimeout(() => showKey(answer)); // once this dialog is closed
+			changed(t('rotated', { id: idOf(entry) }));
+		},
+	});
+
+	async function perform(button, work, message) {
+		button.disabled = true;
+		try {
+			await work();
+			await changed(message);
+		} catch (error) {
+			toast(error.message);
+			await refreshSoon();
+		} finally {
+			button.disabled = false;
+		}
+	}
+
+	const reset = (entry, button) => perform(button, () => api('POST', path(idOf(entry)) + '/reset'), t('reset.done', { id: idOf(entry) }));
+
+	const toggle = (entry, box) => perform(box, () => api('PUT', path(idOf(entry)), { enabled: box.checked }),
+		t(box.checked ? 'enabled' : 'disabled', { id: idOf(entry) }));
+
+	// [action, shown where, what it does]
+	const ACTIONS = [
+		['usage', () => kind === 'clients' || kind === 'users', (entry) => openUsage(path(idOf(entry)) + '/usage', idOf(entry))],
+		['reset', (entry) => kind === 'keys' && entry.health && ['cooling', 'trial'].includes(entry.health.state), reset],
+		['rotate', () => kind === 'clients', rotate],
+		['edit', () => true, edit],
+		['delete', () => true, remove],
+	];
+
+	// What a form offers: prefixes to choose from, pools that there are.
+	async function context() {
+		const names = fieldsOf(kind).map((f) => f.name);
+		const ask = (wanted, what) => (wanted ? api('GET', '/api/' + what).then((a) => a[what]).catch(() => []) : []);
+		const [mappings, keys] = await Promise.all([
+			ask(names.includes('mappings') || names.includes('pool'), 'mappings'), ask(names.includes('pool'), 'keys')]);
+		return {
+			prefixes: mappings.map((m) => m.prefix),
+			pools: [...new Set([...mappings, ...keys].map((e) => e.pool).filter(Boolean))].sort(),
+		};
+	}
+
+	/* ---- drawing ---- */
+
+	function cell(name, content) {
+		return h('td', { 'data-label': t('field.' + name) }, content);
+	}
+
+	function rowFor(entry) {
+		const box = h('input', { type: 'checkbox', class: 'switch', role: 'switch', 'data-action': 'toggle', 'aria-label': t('toggle', { id: idOf(entry) }), checked: entry.enabled !== false });
+		box.addEventListener('change', () => toggle(entry, box));
+		const actions = ACTIONS.filter(([, when]) => when(entry)).map(([name, , act]) => {
+			const button = h('button', { type: 'button', class: 'ghost' + (name === 'delete' ? ' danger-text' : ''), 'data-action': name, 'aria-label': `${t(name)}: ${idOf(entry)}` }, t(name));
+			button.addEventListener('click', () => act(entry, button));
+			return button;
+		});
+		const [[first, write], ...others] = columns;
+		return h('tr', { class: entry.enabled === false ? 'off' : '' },
+			h('th', { scope: 'row', 'data-label': t('field.' + first) }, write(entry)),
+			others.map(([name, content]) => cell(name, content(entry))),
+			cell('enabled', box), h('td', { class: 'actions' }, actions));
+	}
+
+	function keepFocus(work) {
+		const focused = document.activeElement;
+		const row = focused && focused.closest && focused.closest('tr');
+		const at = row && [...rows.entries()].find(([, r]) => r.row === row);
+		work();
+		if (!at || focused.isConnected) return;
+		const again = rows.get(at[0]);
+		const twin = again && again.row.querySelector(`[data-action="${focused.dataset.action}"]`);
+		if (twin) twin.focus();
+	}
+
+	function updateRows() {
+		const ids = new Set(entries.map(idOf));
+		for (const [id, { row }] of rows) {
+			if (ids.has(id)) continue;
+			row.remove();
+			rows.delete(id);
+		}
+		entries.forEach((entry, i) => {
+			const json = JSON.stringify(entry);
+			const old = rows.get(idOf(entry));
+			if (!old || old.json !== json) {
+				const row = rowFor(entry);
+				if (old) old.row.replaceWith(row);
+				rows.set(idOf(entry), { row, json });
+			}
+			const { row } = rows.get(idOf(entry));
+			if (body.children[i] !== row) body.insertBefore(row, body.children[i] || null);
+		});
+	}
+
+	function filter() {
+		const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+		let shown = 0;
+		for (const { row, json } of rows.values()) {
+			row.hidden = !words.every((word) => json.toLowerCase().includes(word));
+			if (!row.hidden) shown++;
+		}
+		setText($('#count', root), entries.length ? t('count', { shown, all: entries.length }) : '');
+		$('#empty', root).hidden = shown > 0;
+		setText($('#empty', root), t(entries.length ? 'search.none' : `empty.${kind}`));
+		$('.list', root).hidden = !shown;
+		return shown;
+	}
+
+	function build() {
+		const words = search ? search.value : '';
+		search = h('input', { type: 'search', id: 'search', autocomplete: 'off', placeholder: t('search'), 'aria-label': t('search') });
+		search.value = words;
+		search.addEventListener('input', () => entries && announce(t('found.n', { n: filter() })));
+		body = h('tbody');
+		rows.clear();
+		const heads = [...columns.map(([name]) => name), 'enabled'].map((name) => h('th', { scope: 'col' }, t('field.' + name)));
+		root.replaceChildren(
+			h('div', { class: 'bar' },
+				h('h1', { id: 'section-title', tabindex: '-1' }, t('section.' + kind)),
+				h('span', { id: 'count', class: 'muted' }), h('span', { class: 'push' }), search,
+				h('button', { type: 'button', class: 'primary', id: 'add', onclick: add }, icon('plus'), h('span', {}, t('add')))),
+			h('p', { class: 'muted intro' }, t(`intro.${kind}`)),
+			h('table', { class: 'list', hidden: true, 'aria-labelledby': 'section-title' },
+				h('thead', {}, h('tr', {}, heads, h('th', { scope: 'col' }, h('span', { class: 'off-screen' }, t('actions'))))), body),
+			h('p', { id: 'empty', class: 'empty' }, t('loading')));
+	}
+
+	function draw() {
+		if (!entries) return;
+		keepFocus(updateRows);
+		filter();
+	}
+
+	build();
+	return {
+		async refresh() {
+			const answer = await api('GET', '/api/' + kind);
+			entries = answer[kind];
+			if (root.contains(body)) draw(); // else another section was opened meanwhile
+		},
+		redraw() {
+			build();
+			draw();
+		},
+	};
+}

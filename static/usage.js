@@ -1,0 +1,55 @@
+// What a client or user has used: the current windows against their limits, and 30 days by day.
+//   {"window":{"requests":{"limit","used","reset_seconds"},"input_tokens":…,"output_tokens":…},
+//    "days":[{"date","requests","input_tokens","output_tokens"}]}
+import { api } from './api.js';
+import { dayChart } from './charts.js';
+import { h, openDialog } from './dom.js';
+import * as format from './format.js';
+import { t } from './i18n.js';
+
+const FIGURES = ['requests', 'input_tokens', 'output_tokens'];
+
+function windowOf(name, { limit = 0, used = 0, reset_seconds: reset = 0 } = {}) {
+	const share = limit ? used / limit : 0;
+	const text = limit ? t('usage.of', { used: format.count(used), limit: format.count(limit) }) : t('usage.free', { used: format.count(used) });
+	return h('div', { class: 'tile' },
+		h('h3', {}, t('usage.' + name)), h('p', { class: 'value small' }, text),
+		limit ? h('meter', { min: 0, max: limit, high: limit * 0.9, optimum: 0, value: Math.min(used, limit), 'aria-label': t('usage.' + name) }, format.percent(share * 100)) : null,
+		limit && used ? h('p', { class: 'muted small' }, t('usage.reset', { n: format.count(Math.ceil(reset)) })) : null);
+}
+
+function table(days) {
+	return h('details', {}, h('summary', {}, t('usage.table')),
+		h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': t('usage.table') },
+			h('table', { class: 'figures' },
+				h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, t('usage.date')), FIGURES.map((f) => h('th', { scope: 'col' }, t('usage.' + f))))),
+				h('tbody', {}, [...days].reverse().map((d) => h('tr', {}, h('th', { scope: 'row' }, d.date), FIGURES.map((f) => h('td', {}, format.count(d[f])))))))));
+}
+
+function plot(title, days, names, inks) {
+	const canvas = h('canvas', { role: 'img' });
+	const total = (name) => days.reduce((sum, d) => sum + (d[name] || 0), 0);
+	const summary = t('chart.summary', { title, now: names.map((n) => `${t('usage.' + n)} ${format.count(total(n))}`).join(', ') });
+	return {
+		element: h('section', {}, h('h3', {}, title), h('div', { class: 'plot low' }, canvas)),
+		draw: () => dayChart(canvas, {
+			days: days.map((d) => format.day(d.date)), formatY: format.short, summary,
+			series: names.map((name, i) => ({ label: t('usage.' + name), ink: inks[i], data: days.map((d) => d[name] || 0) })),
+		}),
+	};
+}
+
+// path: /api/clients/ID/usage or /api/users/NAME/usage.
+export function openUsage(path, id) {
+	const body = h('div', {}, h('p', { class: 'empty' }, t('loading')));
+	let charts = [];
+	openDialog({ title: t('usage.title', { id }), body, wide: true, onclose: () => charts.forEach((c) => c.destroy()) });
+	api('GET', path).then(({ window: now = {}, days = [] }) => {
+		const sorted = [...days].sort((a, b) => String(a.date).localeCompare(String(b.date)));
+		const plots = [plot(t('usage.requests.days'), sorted, ['requests'], ['accent']),
+			plot(t('usage.tokens.days'), sorted, ['input_tokens', 'output_tokens'], ['ink-1', 'ink-2'])];
+		body.replaceChildren(h('h3', {}, t('usage.window')), h('div', { class: 'tiles' }, FIGURES.map((f) => windowOf(f, now[f]))),
+			...plots.map((p) => p.element), table(sorted));
+		if (body.isConnected) charts = plots.map((p) => p.draw());
+	}).catch((error) => body.replaceChildren(h('p', { class: 'alert bad', role: 'alert' }, error.message)));
+}
