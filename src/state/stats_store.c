@@ -1,4 +1,5 @@
-/* stats_store: totals and reports in Redis, one connection under one lock.
+/* stats_store: totals and reports in Redis, one connection under one lock, which is held while Redis
+ * is waited for; what others ask for meanwhile is atomic.
  *
  * Each total is a row of struct account. Invariants: `since_start` counts up to `accounted` are in a
  * flush that Redis has answered or that is `in_flight`; an in-flight flush keeps its number and its
@@ -9,6 +10,7 @@
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -35,7 +37,7 @@ struct account {
 	uint64_t difference; /* of the flush in flight */
 	uint64_t owed;
 	uint64_t stored;
-	uint64_t base;
+	_Atomic uint64_t base;
 };
 
 struct stats_store {
@@ -46,11 +48,11 @@ struct stats_store {
 	char *flushed_key;
 	char *report_key;
 	bool shared;
-	bool up;
+	atomic_bool up;
 	bool has_base;
 	bool in_flight;
 	uint64_t number; /* of the last flush */
-	int64_t nodes;   /* that are there, this one included */
+	_Atomic int64_t nodes; /* that are there, this one included */
 	struct account accounts[FIELDS];
 };
 
@@ -199,18 +201,13 @@ bool stats_store_flush(struct stats_store *store, const struct stats_counts *sin
 void stats_store_base(struct stats_store *store, struct stats_counts *base)
 {
 	uint64_t *values = (uint64_t *)base;
-	pthread_mutex_lock(&store->lock);
 	for (size_t i = 0; i < FIELDS; i++)
 		values[i] = store->accounts[i].base;
-	pthread_mutex_unlock(&store->lock);
 }
 
 bool stats_store_has_peers(struct stats_store *store)
 {
-	pthread_mutex_lock(&store->lock);
-	bool peers = store->shared && store->nodes > 1;
-	pthread_mutex_unlock(&store->lock);
-	return peers;
+	return store->shared && store->nodes > 1;
 }
 
 bool stats_store_publish(struct stats_store *store, const struct stats_report *report)
@@ -279,8 +276,5 @@ bool stats_store_merge_cluster(struct stats_store *store, struct stats_report *r
 
 bool stats_store_is_up(struct stats_store *store)
 {
-	pthread_mutex_lock(&store->lock);
-	bool up = store->up;
-	pthread_mutex_unlock(&store->lock);
-	return up;
+	return store->up;
 }

@@ -8,7 +8,8 @@
  *
  * A flush adds differences and is numbered: one whose answer was lost is sent again with the same
  * number and counts once. Where Redis lost what it had, the node adds what it knows again.
- * Thread safe; a call waits at most 250 ms for Redis. */
+ * Thread safe. A call that asks Redis waits at most 250 ms for each answer; base, has_peers and is_up
+ * never wait. */
 #ifndef APIPROXY_STATE_STATS_STORE_H
 #define APIPROXY_STATE_STATS_STORE_H
 
