@@ -189,7 +189,7 @@ static bool find_redis(struct program *p)
 static void start_state(struct program *p)
 {
 	p->node = flusher_node_load(p->settings.server_data_dir);
-	p->stats = stats_new(p->worker_count);
+	p->stats = stats_new(p->worker_count, p->settings.stats_enabled);
 	p->aggregate = stats_aggregate_new(p->stats);
 	p->stats_store = stats_store_new(&p->redis, p->node, p->embedded == NULL);
 	struct store_options options = {
@@ -218,7 +218,6 @@ static bool start_control(struct program *p)
 {
 	p->control = control_start(&(struct admin_setup){
 		.settings = &p->settings,
-		.stats = p->stats,
 		.store = p->store,
 		.watcher = p->watcher,
 		.figures = &p->figures,
