@@ -22,6 +22,7 @@
 #include "ops/embedded_redis.h"
 #include "ops/flusher.h"
 #include "ops/listen.h"
+#include "ops/node_name.h"
 #include "ops/secret_file.h"
 #include "ops/watcher.h"
 #include "path/admission.h"
@@ -188,7 +189,7 @@ static bool find_redis(struct program *p)
 
 static void start_state(struct program *p)
 {
-	p->node = flusher_node_load(p->settings.server_data_dir);
+	p->node = node_name_load(p->settings.server_data_dir);
 	p->stats = stats_new(p->worker_count, p->settings.stats_enabled);
 	p->aggregate = stats_aggregate_new(p->stats);
 	p->stats_store = stats_store_new(&p->redis, p->node, p->embedded == NULL);

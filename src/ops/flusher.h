@@ -17,10 +17,4 @@ struct flusher *flusher_start(struct stats_aggregate *a, struct stats_store *sto
 /* Once the workers have stopped: a last drain and flush, at most 500 ms. NULL is fine. */
 void flusher_stop(struct flusher *f);
 
-/* The name under which this node counts: kept in data_dir/node_id (made when missing), so that totals
- * survive restarts; a second process in the same data_dir gets node_id.2 and so on. Locked as long as
- * the process lives. data_dir must be there. Never NULL: where no file can be written (said in the
- * log), a name for this life only. Caller frees. */
-char *flusher_node_load(const char *data_dir);
-
 #endif

@@ -1,6 +1,6 @@
 /* node_name: data_dir/node_id, node_id.2 …: the first that no other process has locked. The file
  * descriptor with the lock stays open for the life of the process. */
-#include "ops/flusher.h"
+#include "ops/node_name.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,7 +50,7 @@ static char *read_or_write_name(int fd)
 	return NULL;
 }
 
-char *flusher_node_load(const char *data_dir)
+char *node_name_load(const char *data_dir)
 {
 	for (int i = 1; i <= PROCESSES_MAX; i++) {
 		char *path = i == 1 ? check_printf("%s/node_id", data_dir) : check_printf("%s/node_id.%d", data_dir, i);

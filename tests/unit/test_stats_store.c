@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "ops/flusher.h"
+#include "ops/node_name.h"
 #include "state/redis_sync.h"
 #include "state/stats_aggregate.h"
 #include "state/stats_report.h"
@@ -369,7 +370,7 @@ static void name_of_a_life(char *out, size_t size)
 	assert_int_equal(pipe(ends), 0);
 	pid_t child = fork();
 	if (child == 0) {
-		char *name = flusher_node_load(directory);
+		char *name = node_name_load(directory);
 		_exit(write(ends[1], name, strlen(name)) <= 0);
 	}
 	close(ends[1]);
@@ -387,13 +388,13 @@ static void test_a_node_keeps_its_name(void **state)
 	name_of_a_life(first_life, sizeof first_life);
 	name_of_a_life(second_life, sizeof second_life);
 	assert_string_equal(first_life, second_life);
-	char *name = flusher_node_load(directory), *second = flusher_node_load(directory);
+	char *name = node_name_load(directory), *second = node_name_load(directory);
 	assert_string_equal(name, first_life);
 	assert_string_not_equal(name, second); /* the first is locked */
 	free(second);
 	free(name);
 
-	char *lost = flusher_node_load("/nonexistent");
+	char *lost = node_name_load("/nonexistent");
 	assert_true(strlen(lost) > 9);
 	free(lost);
 }
