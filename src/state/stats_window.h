@@ -2,7 +2,7 @@
  *
  * The seconds are whatever clock the caller counts in, never going back (an earlier one counts as the
  * latest seen). A window holds the running second and the 60 before it. Memory follows use: about
- * 2 KiB and, for each second that saw requests, 8 bytes a distinct duration (histogram cells).
+ * 1 KiB and, for each second that saw requests, 48 bytes and 8 a distinct duration (histogram cells).
  * Not thread safe. */
 #ifndef APIPROXY_STATE_STATS_WINDOW_H
 #define APIPROXY_STATE_STATS_WINDOW_H
