@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import select
 import socket
-import threading
 
-from .wire import Closed, Connection, RawServer
+from .wire import Connection, ThreadedServer
 
 
 class EgressProxy:
@@ -22,10 +21,7 @@ class EgressProxy:
         self.credential = credential
         self.refuse = refuse
         self.seen: list[str] = []
-        self.server = RawServer()
-        self.sockets: list[socket.socket] = []
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
+        self.server = ThreadedServer(self._handle)
 
     def __enter__(self):
         return self
@@ -35,27 +31,17 @@ class EgressProxy:
 
     @property
     def url(self) -> str:
-        return f"http://{self.credential + '@' if self.credential else ''}{self.server.host}"
-
-    def _serve(self):
-        while True:
-            try:
-                connection = self.server.accept(timeout=3600)
-            except OSError:
-                return
-            threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
+        return f"http://{self.credential + '@' if self.credential else ''}{self.server.raw.host}"
 
     def _handle(self, client: Connection):
-        try:
-            head = client.read_head()
-            self.seen.append(head.line.decode("latin-1"))
-            wanted = "Basic " + base64.b64encode(self.credential.encode()).decode()
-            if self.refuse or (self.credential and head.get("proxy-authorization") != wanted):
-                status = self.refuse or 407
-                client.send(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                return
-            upstream = socket.create_connection(self.forward_to)
-            self.sockets.append(upstream)
+        head = client.read_head()
+        self.seen.append(head.line.decode("latin-1"))
+        wanted = "Basic " + base64.b64encode(self.credential.encode()).decode()
+        if self.refuse or (self.credential and head.get("proxy-authorization") != wanted):
+            status = self.refuse or 407
+            client.send(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
+        with socket.create_connection(self.forward_to) as upstream:
             if head.line.startswith(b"CONNECT "):
                 client.send("HTTP/1.1 200 Connection established\r\n\r\n")
             else:
@@ -63,10 +49,6 @@ class EgressProxy:
             if client.buffer:
                 upstream.sendall(client.buffer)
             self._pump(client.sock, upstream)
-        except (OSError, Closed):
-            pass
-        finally:
-            client.close()
 
     @staticmethod
     def _origin_form(head) -> bytes:
@@ -84,12 +66,8 @@ class EgressProxy:
             for sock in select.select(list(peers), [], [])[0]:
                 data = sock.recv(65536)
                 if not data:
-                    other.close()
                     return
                 peers[sock].sendall(data)
 
     def close(self):
-        self.server.listener.shutdown(socket.SHUT_RDWR)
         self.server.close()
-        for sock in self.sockets:
-            sock.close()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import socket
 import ssl
 import threading
 import time
@@ -23,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from .process import eventually
-from .wire import Broken, Closed, Connection, Request, RawServer, chunk
+from .wire import Closed, Connection, Request, ThreadedServer, chunk
 
 MODEL = "sim-1"
 CREATED = 1_700_000_000
@@ -101,13 +100,10 @@ class Vendor:
         self.gate: threading.Semaphore | None = None  # each event of a stream takes one
         self.release = threading.Event()
         self.received: list[Received] = []
-        self.connections = 0
         self._script: deque[Reply | Fault | Callable | None] = deque()
         self._lock = threading.Lock()
-        self._server = RawServer(tls=None, backlog=1024)
         self._tls = tls
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._server = ThreadedServer(self._talk, tls)
 
     def __enter__(self):
         return self
@@ -117,7 +113,7 @@ class Vendor:
 
     @property
     def port(self) -> int:
-        return self._server.port
+        return self._server.raw.port
 
     @property
     def url(self) -> str:
@@ -141,36 +137,18 @@ class Vendor:
         self.release.set()
         if self.gate:
             self.gate.release(10_000)
-        try:
-            self._server.listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._server.close()
 
     # -- connections
 
-    def _serve(self):
-        while True:
-            try:
-                sock, _ = self._server.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._talk, args=(sock, self.connections), daemon=True).start()
+    @property
+    def connections(self) -> int:
+        return len(self._server.raw.connections)
 
-    def _talk(self, sock: socket.socket, number: int):
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls:
-                sock = self._tls.wrap_socket(sock, server_side=True)
-            connection = Connection(sock, timeout=120)
-            self._server.connections.append(connection)
-            while self._exchange(connection, number):
-                pass
-        except (Closed, Broken, OSError, ValueError):
+    def _talk(self, connection: Connection):
+        number = self._server.raw.connections.index(connection) + 1
+        while self._exchange(connection, number):
             pass
-        finally:
-            sock.close()
 
     def _exchange(self, connection: Connection, number: int) -> bool:
         head = connection.read_head()
@@ -274,22 +252,19 @@ class Answer:
         return False
 
     def _close_before_head(self, _):
-        self.connection.close()
+        pass  # the connection is closed when no more is to come
 
     def _reset_before_head(self, _):
         self.connection.reset()
 
     def _close_in_head(self, _):
         self.connection.send("HTTP/1.1 200 OK\r\nContent-Ty")
-        self.connection.close()
 
     def _garbage(self, _):
         self.connection.send("\x16\x03\x01 this is not HTTP\r\n\r\n")
-        self.connection.close()
 
     def _close_in_body(self, step):
         self._usual_until(step.after)
-        self.connection.close()
 
     def _reset_in_body(self, step):
         self._usual_until(step.after)

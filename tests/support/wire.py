@@ -10,6 +10,7 @@ import select
 import socket
 import ssl
 import struct
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -252,6 +253,17 @@ class Connection:
     def close(self):
         self.sock.close()
 
+    def cut(self):
+        """Ends the connection under a thread that reads from it; closing is that thread's part.
+
+        (A close from here would free the descriptor's number for the next socket while that thread
+        still uses it. SSLSocket's own shutdown would drop its TLS state.)
+        """
+        try:
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+        except OSError:
+            pass
+
     def reset(self):
         """Ends the connection with RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -465,6 +477,47 @@ class RawServer:
         for connection in self.connections:
             connection.close()
         self.listener.close()
+
+
+class ThreadedServer:
+    """A RawServer with a thread for each connection, which runs `talk(connection)` and then closes."""
+
+    def __init__(self, talk, tls: ssl.SSLContext | None = None):
+        self.talk = talk
+        self.tls = tls
+        self.raw = RawServer(backlog=1024)
+        self.threads = [threading.Thread(target=self._serve, daemon=True)]
+        self.threads[0].start()
+
+    def _serve(self):
+        while True:
+            try:
+                connection = self.raw.accept(timeout=86400)
+            except OSError:
+                return
+            thread = threading.Thread(target=self._run, args=(connection,), daemon=True)
+            self.threads.append(thread)
+            thread.start()
+
+    def _run(self, connection: Connection):
+        try:
+            connection.set_timeout(120)
+            if self.tls:
+                connection.sock = self.tls.wrap_socket(connection.sock, server_side=True)
+            self.talk(connection)
+        except (Closed, Broken, OSError, ValueError):
+            pass
+        finally:
+            connection.close()
+
+    def close(self):
+        self.raw.listener.shutdown(socket.SHUT_RDWR)
+        self.threads[0].join(5)
+        for connection in self.raw.connections:
+            connection.cut()
+        for thread in self.threads:
+            thread.join(5)
+        self.raw.close()
 
 
 def kernel_queues(*ports: int) -> dict[tuple[int, int], tuple[int, int]]:
