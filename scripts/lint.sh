@@ -48,9 +48,9 @@ white_space() {
 form() { c_files | xargs "$CLANG_FORMAT" --dry-run -Werror; }
 shell_scripts() { scripts | xargs shellcheck; }
 clang_build() { ${MAKE:-make} --no-print-directory -s CC=clang BUILD=build-clang all unit-tests; }
-metrics_rules() {
-	find monitoring -name prometheus.yml -exec promtool check config --syntax-only {} + &&
-		find monitoring -name '*rules*.yml' -exec promtool check rules {} +
+monitoring() {
+	for file in monitoring/prometheus*.yml; do promtool check config --syntax-only "$file" || return 1; done
+	promtool check rules monitoring/alerts.yml && promtool test rules monitoring/alerts_test.yml
 }
 
 check "layers: who includes whom" scripts/check-layers
@@ -60,7 +60,7 @@ check "nothing marked as left open" left_open
 check "no white space at the end of a line" white_space
 check "the form of .c files (make format)" form
 check "shell scripts (shellcheck)" shell_scripts
-check "monitoring (promtool)" metrics_rules
+check "monitoring (promtool)" monitoring
 check "clang builds it without a warning" clang_build
 
 if [ -n "${COUNTS:-}" ]; then printf '%s %s 0\n' $passed $failed >>"$COUNTS"; fi
