@@ -3,6 +3,7 @@
 // seconds need none, and reduced motion is then kept by itself.
 import { onTheme } from './page.js';
 
+const TICK_STEPS_MS = [15000, 30000, 60000, 300000, Infinity];
 const charts = new Set();
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim();
@@ -12,20 +13,18 @@ function faded(ink, share) {
 	return `rgba(${r}, ${g}, ${b}, ${share})`;
 }
 
-function paint(chart) {
-	const { scales, plugins } = chart.config.options;
+function paint({ options: { scales, plugins }, data }) {
 	for (const scale of Object.values(scales)) {
 		scale.ticks.color = colour('muted');
 		scale.grid.color = colour('line');
 	}
 	plugins.legend.labels.color = colour('text');
-	for (const set of chart.config.data.datasets) {
+	for (const set of data.datasets) {
 		const ink = colour(set.ink);
 		set.borderColor = ink;
 		set.backgroundColor = set.wash ? faded(ink, set.wash) : ink;
 		set.pointBackgroundColor = ink;
 	}
-	chart.update('none');
 }
 
 function options({ x, formatY, heading, stacked = false, floor }) {
@@ -44,9 +43,9 @@ function options({ x, formatY, heading, stacked = false, floor }) {
 }
 
 function show(canvas, config) {
+	paint(config);
 	const chart = new window.Chart(canvas, config);
 	charts.add(chart);
-	paint(chart);
 	return chart;
 }
 
@@ -61,7 +60,7 @@ export function lineChart(canvas, series, { formatX, formatY, floor = 1 }) {
 			})),
 		},
 		options: options({
-			x: { type: 'linear', ticks: { callback: (value) => formatX(value), maxTicksLimit: 6 } },
+			x: { type: 'linear', ticks: { callback: (value) => formatX(value), includeBounds: false } },
 			formatY: (value) => formatY(value), floor, heading: (item) => formatX(item.parsed.x),
 		}),
 	});
@@ -69,7 +68,9 @@ export function lineChart(canvas, series, { formatX, formatY, floor = 1 }) {
 		// points: one array of {x, y} for each series; a y of NaN leaves a gap.
 		update({ labels, points, from, to, summary }) {
 			points.forEach((data, i) => Object.assign(chart.config.data.datasets[i], { data, label: labels[i] }));
-			Object.assign(chart.config.options.scales.x, { min: from, max: to });
+			const { x } = chart.config.options.scales;
+			Object.assign(x, { min: from, max: to });
+			x.ticks.stepSize = TICK_STEPS_MS.find((step) => (to - from) / step <= 6);
 			canvas.setAttribute('aria-label', summary);
 			chart.update('none');
 		},
@@ -92,4 +93,7 @@ export function dayChart(canvas, { days, series, formatY, summary }) {
 	};
 }
 
-onTheme(() => charts.forEach(paint));
+onTheme(() => charts.forEach((chart) => {
+	paint(chart.config);
+	chart.update();
+}));

@@ -12,7 +12,7 @@ export function h(tag, attributes = {}, ...children) {
 		if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
 		else element.setAttribute(name, value === true ? '' : value);
 	}
-	element.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
+	element.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false));
 	return element;
 }
 

@@ -87,7 +87,8 @@ const CONTROLS = {
 /* ---- a field with its label, hint and fault ---- */
 
 function hintFor(kind, field, editing) {
-	if (field.type === 'secret' && editing) return t('hint.unchanged');
+	if (editing && field.once) return '';
+	if (editing && field.type === 'secret') return t('hint.unchanged');
 	if (field.optionalId && !editing) return t('hint.id');
 	for (const key of [`hint.${kind}.${field.name}`, `hint.${field.name}`]) if (hasMessage(key)) return t(key);
 	return '';
@@ -98,7 +99,7 @@ function row(kind, field, context) {
 	const id = idOf(field);
 	const hint = hintFor(kind, field, context.editing);
 	const fault = h('p', { class: 'fault', id: id + '-fault' });
-	const needed = field.required && !(field.type === 'secret' && context.editing);
+	const needed = field.required && !(context.editing && (field.once || field.type === 'secret'));
 	const mark = needed ? h('span', { class: 'needed', 'aria-hidden': 'true' }, ' *') : null;
 	const label = h('label', { for: id }, t('field.' + field.name), mark);
 	control.element.setAttribute('aria-describedby', [hint ? id + '-hint' : '', fault.id].filter(Boolean).join(' '));

@@ -34,7 +34,8 @@ export const percent = (value) => (known(value) ? decimal(value) + ' %' : NONE);
 
 export function milliseconds(value) {
 	if (!known(value)) return NONE;
-	return value >= 10000 ? decimal(value / 1000) + ' s' : decimal(value) + ' ms';
+	if (value >= 10000) return decimal(value / 1000) + ' s';
+	return (value >= 10 ? count(value) : decimal(value)) + ' ms';
 }
 
 export function bytes(value) {

@@ -35,7 +35,6 @@ const TILES = [
 		(s) => t('tile.directions', { input: format.short(s.totals.input_tokens), output: format.short(s.totals.output_tokens) })],
 	['tile.bytes', (s) => format.bytes(s.totals.bytes_in + s.totals.bytes_out),
 		(s) => t('tile.directions', { input: format.bytes(s.totals.bytes_in), output: format.bytes(s.totals.bytes_out) })],
-	['tile.process', (s) => t('tile.memory', { n: format.decimal(s.performance.memory_usage_mb) }), (s) => t('tile.cpu', { n: format.percent(s.performance.cpu_percent) })],
 ];
 
 function buildTiles() {
@@ -66,12 +65,14 @@ function buildCharts() {
 
 function showCharts() {
 	const to = state.previous ? state.previous.at : Date.now() + state.skew;
+	const first = Math.min(to - 60000, ...state.seconds.slice(0, 1).map((s) => s.at), ...state.samples.slice(0, 1).map((s) => s.at));
+	const start = Math.max(first, to - WINDOW_MS);
 	for (const { drawn, title, from, series, format: write } of CHARTS) {
 		const last = state[from][state[from].length - 1];
 		const labels = series.map(([, label]) => t(label));
 		const points = series.map(([name]) => state[from].map((s) => ({ x: s.at, y: s[name] })));
 		const now = labels.map((label, i) => `${label} ${write(last ? last[series[i][0]] : undefined)}`).join(', ');
-		drawn.update({ labels, points, from: to - WINDOW_MS, to, summary: t('chart.summary', { title: t(title), now }) });
+		drawn.update({ labels, points, from: start, to, summary: t('chart.summary', { title: t(title), now }) });
 	}
 }
 
@@ -205,7 +206,10 @@ function showStats() {
 	if (!stats) return;
 	$('#gate').hidden = true;
 	$('#live').hidden = false;
-	setText($('#about'), t('about', { version: stats.version, node: stats.node, uptime: format.duration(stats.uptime_seconds) }));
+	setText($('#about'), t('about', {
+		version: stats.version, node: stats.node, uptime: format.duration(stats.uptime_seconds),
+		memory: format.decimal(stats.performance.memory_usage_mb), cpu: format.percent(stats.performance.cpu_percent),
+	}));
 	showTiles();
 	showTable();
 	showCharts();
