@@ -7,12 +7,16 @@
 
 #include <curl/curl.h>
 #include <fcntl.h>
+#include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "path/egress.h"
 #include "state/snapshot.h"
 
@@ -104,16 +108,40 @@ void connector_free(struct connector *c)
 	free(c);
 }
 
+/* ---- whom to trust ---- */
+
+static X509_STORE *authorities;
+static pthread_once_t authorities_once = PTHREAD_ONCE_INIT;
+
+/* Once for all workers, at the first TLS connection: a bundle read per connection costs milliseconds.
+ * OpenSSL's default paths heed SSL_CERT_FILE and SSL_CERT_DIR. */
+static void load_authorities(void)
+{
+	const char *bundle = getenv("CURL_CA_BUNDLE");
+	authorities = X509_STORE_new();
+	CHECK(authorities);
+	if (X509_STORE_set_default_paths(authorities) != 1)
+		log_error("connector", "the system's certificate authorities cannot be read");
+	if (bundle && *bundle && X509_STORE_load_file(authorities, bundle) != 1)
+		log_error("connector", "CURL_CA_BUNDLE cannot be read");
+	ERR_clear_error();
+	X509_STORE_set_flags(authorities, X509_V_FLAG_TRUSTED_FIRST | X509_V_FLAG_PARTIAL_CHAIN);
+}
+
+static CURLcode on_tls_context(CURL *easy, void *context, void *user)
+{
+	(void)easy;
+	(void)user;
+	SSL_CTX_set1_cert_store(context, authorities);
+	return CURLE_OK;
+}
+
 static void set_authorities(CURL *easy)
 {
-	const char *file = getenv("CURL_CA_BUNDLE");
-	if (!file || !*file)
-		file = getenv("SSL_CERT_FILE");
-	if (file && *file)
-		curl_easy_setopt(easy, CURLOPT_CAINFO, file);
-	const char *directory = getenv("SSL_CERT_DIR");
-	if (directory && *directory)
-		curl_easy_setopt(easy, CURLOPT_CAPATH, directory);
+	pthread_once(&authorities_once, load_authorities);
+	curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
+	curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+	curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_tls_context);
 }
 
 static bool set_up(CURL *easy, struct connect_job *job, const struct target *target, uint64_t timeout_ms)
@@ -133,7 +161,8 @@ static bool set_up(CURL *easy, struct connect_job *job, const struct target *tar
 	curl_easy_setopt(easy, CURLOPT_PROXY, egress.curl_proxy ? egress.curl_proxy : "");
 	curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)timeout_ms);
-	set_authorities(easy);
+	if (target->tls)
+		set_authorities(easy);
 	return curl_easy_setopt(easy, CURLOPT_URL, egress.connect_url ? egress.connect_url : url) == CURLE_OK;
 }
 

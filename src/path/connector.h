@@ -1,7 +1,8 @@
 /* connector: from a target to a connected socket, by libcurl (CURLOPT_CONNECT_ONLY): names, both
  * address families, TLS that is always verified, egress proxies. One per worker, on its loop.
  *
- * SSL_CERT_FILE, SSL_CERT_DIR and CURL_CA_BUNDLE name other certificate authorities, as for curl. */
+ * Trusted are the system's certificate authorities (or those that SSL_CERT_FILE and SSL_CERT_DIR name
+ * in their place, as for OpenSSL), and those in CURL_CA_BUNDLE. */
 #ifndef APIPROXY_PATH_CONNECTOR_H
 #define APIPROXY_PATH_CONNECTOR_H
 
