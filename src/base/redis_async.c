@@ -25,7 +25,7 @@
 #include "base/check.h"
 #include "base/loop.h"
 
-enum { CONNECT_DEADLINE_MS = 1000, PROBE_PAUSE_MS = 250, CALL_BYTES_MAX = 1 << 20 };
+enum { CONNECT_DEADLINE_MS = 1000, PROBE_PAUSE_MS = 250, IDLE_CHECK_MS = 1000, CALL_BYTES_MAX = 1 << 20 };
 
 enum state { DOWN, CONNECTING, UP };
 
@@ -55,7 +55,7 @@ struct redis_async {
 	uint32_t events;     /* what the watch is registered for */
 	bool wants_write;
 	struct loop_task flush;
-	struct loop_timer deadline, probe;
+	struct loop_timer deadline, probe; /* probe: when to connect again; while UP: when to look whether it lives */
 	struct call *calls;
 	struct call **calls_tail;
 	SSL_CTX *tls;
@@ -234,6 +234,33 @@ bool redis_async_usable(const struct redis_async *r)
 	return r->state == UP || (r->state == CONNECTING && !r->failed_before && r->context);
 }
 
+static struct call *send_call(struct redis_async *r, struct call *c)
+{
+	c->owner = r;
+	c->sent_ms = loop_now_ms(r->loop);
+	if (redisAsyncFormattedCommand(r->context, on_reply, c, c->bytes, c->length) != REDIS_OK) {
+		free(c);
+		return NULL;
+	}
+	append(r, c);
+	if (r->calls == c)
+		arm_deadline(r);
+	return c;
+}
+
+/* A quiet connection is asked once a second, so that a Redis that hangs is known before it matters. */
+static void check_idle(struct redis_async *r)
+{
+	static const char ping[] = "*1\r\n$4\r\nPING\r\n";
+	struct call *c = r->calls ? NULL : calloc(1, sizeof *c + sizeof ping);
+	if (c) {
+		c->length = sizeof ping - 1;
+		memcpy(c->bytes, ping, c->length);
+		send_call(r, c);
+	}
+	loop_timer_set(r->loop, &r->probe, loop_now_ms(r->loop) + IDLE_CHECK_MS);
+}
+
 bool redis_async_call(struct redis_async *r, const struct redis_async_script *script, const struct redis_async_bytes *parts,
 	size_t part_count, size_t key_count, redis_async_answer *on_answer, void *argument)
 {
@@ -242,18 +269,9 @@ bool redis_async_call(struct redis_async *r, const struct redis_async_script *sc
 	struct call *c = format_call(script, parts, part_count, key_count);
 	if (!c)
 		return false;
-	c->owner = r;
 	c->on_answer = on_answer;
 	c->argument = argument;
-	c->sent_ms = loop_now_ms(r->loop);
-	if (redisAsyncFormattedCommand(r->context, on_reply, c, c->bytes, c->length) != REDIS_OK) {
-		free(c);
-		return false;
-	}
-	append(r, c);
-	if (r->calls == c)
-		arm_deadline(r);
-	return true;
+	return send_call(r, c) != NULL;
 }
 
 /* A deadline is over, unless the answer is there already and this thread was late itself. */
@@ -328,6 +346,7 @@ static void on_greeting(redisAsyncContext *context, void *data, void *argument)
 	} else if (--r->greetings == 0) {
 		change(r, UP, NULL);
 		loop_timer_cancel(r->loop, &r->deadline);
+		loop_timer_set(r->loop, &r->probe, loop_now_ms(r->loop) + IDLE_CHECK_MS);
 		arm_deadline(r);
 	}
 }
@@ -444,7 +463,9 @@ static void connect_now(struct redis_async *r)
 static void on_probe(struct loop_timer *t)
 {
 	struct redis_async *r = container_of(t, struct redis_async, probe);
-	if (!r->context && !r->resolving)
+	if (r->state == UP)
+		check_idle(r);
+	else if (!r->context && !r->resolving)
 		connect_now(r);
 }
 

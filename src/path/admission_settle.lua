@@ -9,22 +9,17 @@ local s, w, taken_by, dirty = call('GET', subject), nil, '', false
 if s then
 	w = {open(STATE, s)}
 	if #s > 168 then taken_by = s:sub(169) end
-	if w[16] == made then
-		if place > 0 then
-			local p = taken_by:find(ARGV[2], 1, true)
-			if p then
-				local taken, till = open('<I4I6', taken_by, p + 8)
-				w[17], dirty = w[17] - 1, true
-				taken_by = taken_by:sub(1, p - 1) .. (taken > 1 and ARGV[2] .. pack('<I4I6', taken - 1, till) or '')
-					.. taken_by:sub(p + 18)
-			end
-		end
-		if event > 0 then
-			if give_back > 0 then
-				dirty = window_adjust(w, subject, event, -1, -reserved_i, -reserved_o) or dirty
-			elseif known > 0 and (input ~= reserved_i or output ~= reserved_o) then
-				dirty = window_adjust(w, subject, event, 0, input - reserved_i, output - reserved_o) or dirty
-			end
+	local p = place > 0 and taken_by:find(ARGV[2], 1, true)
+	if p then
+		local taken, till = open('<I4I6', taken_by, p + 8)
+		w[17], dirty = w[17] - 1, true
+		taken_by = taken_by:sub(1, p - 1) .. (taken > 1 and ARGV[2] .. pack('<I4I6', taken - 1, till) or '') .. taken_by:sub(p + 18)
+	end
+	if event > 0 and w[16] == made then
+		if give_back > 0 then
+			dirty = window_adjust(w, subject, event, -1, -reserved_i, -reserved_o) or dirty
+		elseif known > 0 and (input ~= reserved_i or output ~= reserved_o) then
+			dirty = window_adjust(w, subject, event, 0, input - reserved_i, output - reserved_o) or dirty
 		end
 	end
 elseif count > 0 then

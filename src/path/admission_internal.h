@@ -1,0 +1,273 @@
+/* admission_internal: what the files of admission share. Nobody else includes it.
+ *
+ *   admission.c          the life of a ticket: start, answer, key, settle
+ *   admission_scripts.c  the scripts, and calling them
+ *   admission_local.c    the same decisions without Redis
+ *   admission_pool.c     the order in which vendor keys are offered
+ *   admission_queue.c    this node's waiters, in the order of their arrival
+ *   admission_lease.c    places of requests that last
+ *
+ * A ticket is what remains of a request here, on the heap: the client may go while Redis is still to
+ * answer. It belongs to one worker. What workers share (subjects, pools, lines) is under node->lock,
+ * which is held for short, never across a call to Redis or to the request's owner. */
+#ifndef APIPROXY_PATH_ADMISSION_INTERNAL_H
+#define APIPROXY_PATH_ADMISSION_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/redis_async.h"
+#include "path/admission.h"
+#include "path/admission_health.h"
+#include "path/admission_window.h"
+
+enum { ADMISSION_NAME_MAX = 256, ADMISSION_LEASE_MS = 45000, ADMISSION_RENEW_MS = 15000, ADMISSION_CANDIDATES = 4,
+	ADMISSION_DEADLINE_MS = 250, ADMISSION_WORKER_ID = 8, ADMISSION_QUEUE_GUARD_MS = 10 };
+
+/* ---- names: a chained hash of items that begin with struct admission_item ---- */
+
+struct admission_item {
+	struct admission_item *next;
+	uint32_t hash;
+	char *name;
+};
+
+struct admission_table {
+	struct admission_item **buckets;
+	size_t size, count;
+};
+
+struct admission_item *admission_table_find(const struct admission_table *t, const char *name);
+struct admission_item *admission_table_get(struct admission_table *t, const char *name, size_t size); /* made, zeroed, if new */
+void admission_table_remove(struct admission_table *t, struct admission_item *item); /* unlinks; frees name and item */
+void admission_table_fini(struct admission_table *t, void (*fini)(struct admission_item *item));
+
+/* ---- shared by the workers ---- */
+
+struct admission_local {       /* a subject, as this node saw it; item name: its key in Redis */
+	struct admission_item item;
+	struct admission_events events;
+	uint64_t taken;            /* places */
+	unsigned tickets;          /* that point here */
+	int64_t usage[3];          /* not written to Redis yet: it was away */
+};
+
+struct admission_local_key {
+	char *id;
+	int64_t current;           /* smooth weighted round robin */
+	uint64_t not_before_ms;    /* Redis said that it is of no use before; loop time */
+	bool unwell;               /* Redis may have something on it: successes are reported */
+	struct admission_health health; /* loop time */
+	struct admission_events events;
+};
+
+struct admission_pool {        /* item name: the pool's */
+	struct admission_item item;
+	struct admission_local_key *keys;
+	size_t key_count;
+};
+
+struct admission_place {       /* what a waiter's admission brought into the line */
+	struct admission_place *next, *previous;
+	struct admission *owner;   /* whose timer it is */
+	struct admission_line *line;
+	struct loop_timer due;
+	uint64_t due_ms;           /* loop time; UINT64_MAX: no start before the waiter's patience ends */
+	double start;              /* Redis' time; 0: none, or a local one */
+	char name[40];             /* in Redis; "" where local */
+	bool dropped;              /* not in the line any more */
+};
+
+struct admission_waiter {
+	struct admission_waiter *next, *previous;
+	struct admission_ticket *ticket; /* NULL: left while its start was on the way to its worker */
+	struct admission *owner;
+	uint64_t arrival;
+	struct admission_line *line;
+	bool called;
+};
+
+struct admission_line {        /* item name: the mapping's prefix */
+	struct admission_item item;
+	struct admission_waiter *first, *last;  /* by arrival */
+	struct admission_place *places, *places_last; /* by due_ms */
+	size_t waiters, place_count;
+	uint64_t *starts;          /* local mode: the last starts handed out, a ring */
+	size_t start_count, start_next;
+};
+
+struct admission_node {
+	char *id;
+	enum admission_failure_policy policy;
+	bool tls;
+	char *unix_path, *host, *user, *password;
+	uint16_t port;
+	unsigned db;
+	uint64_t nonce;
+	struct redis_async_script *scripts;
+	atomic_uint worker_count, up_count;
+	atomic_uint_fast64_t names;
+	atomic_uint_fast64_t outage_ms; /* when a decision was last made without Redis; 0: never */
+	pthread_mutex_t lock;           /* guards what follows and all that is in it */
+	struct admission_table subjects, pools, lines;
+	size_t sweep;
+};
+
+/* ---- a worker's ---- */
+
+struct admission_lease {       /* item name: a subject's key */
+	struct admission_item item;
+	struct admission_lease *next, *previous; /* by renewed_ms */
+	unsigned count;
+	uint64_t renewed_ms;
+	uint64_t told_ms;          /* when Redis was last told the whole count */
+};
+
+struct admission {
+	struct admission_node *node;
+	struct loop *loop;
+	struct redis_async *redis;
+	char worker[ADMISSION_WORKER_ID];
+	bool up;
+	int64_t redis_offset_ms;   /* Redis' clock less loop_now_ms() */
+	struct admission_table leases;
+	struct admission_lease *lease_first, *lease_last;
+	struct loop_timer renew;
+};
+
+enum admission_phase { PHASE_ASKING, PHASE_WAITING, PHASE_ASKING_KEY, PHASE_DECIDED };
+enum { STAGE_SUBJECT = 1, STAGE_QUEUE = 2, STAGE_POOL = 4 };
+
+struct admission_ticket {
+	struct admission *owner;
+	struct admission_request *rq; /* NULL: the client has gone */
+	struct snapshot *snapshot;
+	const struct mapping *mapping;
+	const struct subject *subject;
+	const struct pool *pool;
+	enum admission_phase phase;
+	unsigned stages;
+	bool asking;               /* Redis will answer */
+	uint64_t started_ms;
+	uint64_t tokens[2];        /* reserved */
+
+	/* taken in Redis */
+	double event, made;
+	bool place;                /* counted there by its admission */
+	/* taken on this node */
+	struct admission_local *local;
+	uint64_t local_event;
+	bool local_place;
+	struct admission_lease *lease;
+
+	/* the vendor key */
+	size_t key;                /* its place in the pool, SIZE_MAX: none */
+	double key_event, key_made, trial; /* in Redis */
+	uint64_t key_local_event;
+	int64_t local_trial;
+	bool reported;
+	size_t first_choice;       /* what the order charged, and how much */
+	int64_t price;
+	bool all_offered;
+	uint64_t tried_few;
+	uint8_t *tried_many;
+	size_t candidate_count;
+	uint16_t candidates_few[ADMISSION_CANDIDATES];
+	uint16_t *candidates;
+
+	/* the queue */
+	struct admission_waiter *waiter;
+	struct loop_timer patience;
+	uint64_t arrival;
+	uint64_t would_wait_ms;
+	char queue_name[40];
+};
+
+/* ---- admission_scripts.c ---- */
+
+enum admission_script { SCRIPT_ADMIT, SCRIPT_KEY, SCRIPT_SETTLE, SCRIPT_LEAVE, SCRIPT_RENEW, SCRIPT_LOGIN, ADMISSION_SCRIPTS };
+
+struct redis_async_script *admission_scripts_new(void); /* ADMISSION_SCRIPTS of them */
+void admission_scripts_free(struct redis_async_script *scripts);
+
+enum { ANSWER_VERDICT, ANSWER_WAIT, ANSWER_NOW, ANSWER_SUMS, ANSWER_RESET = ANSWER_SUMS + 3, ANSWER_EVENT, ANSWER_MADE,
+	ANSWER_START, ANSWER_CHOICE, ANSWER_KEY_EVENT, ANSWER_KEY_MADE, ANSWER_TRIAL, ANSWER_NUMBERS };
+enum { VERDICT_ADMITTED, VERDICT_CONCURRENCY, VERDICT_RATE, VERDICT_QUEUE_FULL, VERDICT_KEYS_LIMITED, VERDICT_NO_KEY,
+	VERDICT_WAITS };
+enum { ANSWER_LEARNT_MAX = 3 * 1024 };
+
+struct admission_answer {
+	double numbers[ANSWER_NUMBERS];
+	size_t learnt_count;       /* candidate, until, status: three numbers each */
+	double learnt[ANSWER_LEARNT_MAX];
+};
+
+bool admission_answer_read(struct admission_answer *answer, const struct redisReply *reply) __attribute__((warn_unused_result));
+
+void admission_subject_key(const struct subject *s, const char *kind, char key[ADMISSION_NAME_MAX]); /* "limit", "usage" */
+bool admission_call_admit(struct admission_ticket *t, double behind, redis_async_answer *on_answer);
+/* Reports on the ticket's key unless outcome is ADMISSION_NOTHING without a trial; asks where on_answer. */
+bool admission_call_key(struct admission_ticket *t, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms,
+	bool give_back, redis_async_answer *on_answer);
+bool admission_call_settle(struct admission_ticket *t, bool place, bool give_back, const struct admission_result *result,
+	const int64_t usage[3]);
+void admission_call_leave(struct admission *a, const char *prefix, const char *name, double start);
+bool admission_call_usage(struct admission *a, const char *subject_key, const int64_t usage[3]);
+bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count);
+
+/* ---- admission_local.c; the lock is held by the caller where _locked ---- */
+
+/* What this node has seen of the subject goes on counting: a decision of Redis' that admitted. */
+void admission_local_note(struct admission_ticket *t);
+void admission_local_settle(struct admission_ticket *t, bool give_back, const struct admission_result *result);
+/* Stages 1 and 2 without taking anything. */
+bool admission_local_check(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]);
+/* All stages; numbers as Redis would answer. false: it waits (start in loop time, 0: none). */
+void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]);
+void admission_local_choose(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]); /* stage 4 alone */
+void admission_local_unpaid(struct admission_ticket *t, const int64_t usage[3]); /* Redis was away: later */
+void admission_local_pay(struct admission *a); /* what Redis missed */
+struct admission_local *admission_local_of(struct admission_ticket *t); /* found or made; lock held */
+void admission_local_let_go(struct admission_ticket *t);
+
+/* ---- admission_pool.c ---- */
+
+/* Fills t->candidates: the keys not tried yet, the next by weight first. all: however many. */
+void admission_pool_offer(struct admission_ticket *t, bool all);
+void admission_pool_chosen(struct admission_ticket *t, size_t key); /* of the candidates; SIZE_MAX: none */
+void admission_pool_learn(struct admission_ticket *t, const struct admission_answer *answer);
+/* Tells this node's memory; whether Redis needs to hear of it. */
+bool admission_pool_report(struct admission_ticket *t, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms,
+	bool give_back);
+struct admission_pool *admission_pool_of(struct admission_node *node, const struct pool *pool); /* lock held */
+void admission_pool_free_item(struct admission_item *item);
+bool admission_ticket_tried(const struct admission_ticket *t, size_t key);
+void admission_ticket_mark_tried(struct admission_ticket *t, size_t key);
+
+/* ---- admission_queue.c ---- */
+
+/* In Redis' time: what the line's last waiter waits for; 0: nobody waits. */
+double admission_queue_behind(struct admission_ticket *t);
+/* Puts the ticket into the line with the start it got (delay_ms < 0: none). */
+void admission_queue_join(struct admission_ticket *t, int64_t delay_ms, double start, bool local);
+void admission_queue_leave(struct admission_ticket *t);
+/* Local mode: delay of the next start; lock held. Takes it where take. */
+uint64_t admission_queue_next_locked(struct admission_line *line, const struct mapping *m, uint64_t now_ms, bool take);
+struct admission_line *admission_queue_line_locked(struct admission_node *node, const struct mapping *m);
+void admission_queue_free_item(struct admission_item *item);
+void admission_queue_rule(const struct mapping *m, uint64_t *starts, uint64_t *span_ms);
+
+/* ---- admission_lease.c ---- */
+
+void admission_lease_take(struct admission_ticket *t);
+bool admission_lease_drop(struct admission_ticket *t); /* whether Redis counts the place */
+void admission_lease_renew_all(struct admission *a);
+void admission_lease_init(struct admission *a);
+void admission_lease_fini(struct admission *a);
+
+/* ---- admission.c, for the queue ---- */
+
+void admission_ticket_turn(struct admission_ticket *t);     /* its start has come */
+void admission_ticket_timed_out(struct admission_ticket *t);
+
+#endif

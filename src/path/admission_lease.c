@@ -1,0 +1,101 @@
+/* admission_lease: places of subjects with a max_concurrency, counted per worker, so that Redis can
+ * be told again how many are taken while requests last. A worker that is killed tells nothing, and its
+ * places come free when its lease is over. One entry a subject with requests under way, in the order
+ * of renewal. Thread: the worker's. */
+#include "base/check.h"
+#include "path/admission_internal.h"
+
+enum { BATCH = 64 };
+
+static void unlink_lease(struct admission *a, struct admission_lease *l)
+{
+	*(l->previous ? &l->previous->next : &a->lease_first) = l->next;
+	*(l->next ? &l->next->previous : &a->lease_last) = l->previous;
+	l->next = l->previous = NULL;
+}
+
+static void append_lease(struct admission *a, struct admission_lease *l)
+{
+	l->previous = a->lease_last;
+	*(a->lease_last ? &a->lease_last->next : &a->lease_first) = l;
+	a->lease_last = l;
+	l->renewed_ms = loop_now_ms(a->loop);
+}
+
+/* An admission in Redis extends the lease; one on this node alone is told with the next renewal. */
+void admission_lease_take(struct admission_ticket *t)
+{
+	struct admission *a = t->owner;
+	char key[ADMISSION_NAME_MAX];
+	if (!t->subject || !t->subject->limits.max_concurrency)
+		return;
+	admission_subject_key(t->subject, "limit", key);
+	struct admission_item *item = admission_table_get(&a->leases, key, sizeof(struct admission_lease));
+	struct admission_lease *l = container_of(item, struct admission_lease, item);
+	bool new = l->count++ == 0;
+	t->lease = l;
+	if (!new && t->place)
+		unlink_lease(a, l);
+	if (new || t->place)
+		append_lease(a, l);
+	if (!a->renew.due_ms)
+		loop_timer_set(a->loop, &a->renew, loop_now_ms(a->loop) + ADMISSION_RENEW_MS);
+}
+
+bool admission_lease_drop(struct admission_ticket *t)
+{
+	struct admission_lease *l = t->lease;
+	if (!l)
+		return t->place;
+	bool counted = t->place || l->told_ms > t->started_ms;
+	t->lease = NULL;
+	if (--l->count == 0) {
+		unlink_lease(t->owner, l);
+		admission_table_remove(&t->owner->leases, &l->item);
+	}
+	return counted;
+}
+
+static void renew(struct admission *a, uint64_t before_ms)
+{
+	struct admission_lease *batch[BATCH];
+	size_t count = 0, left = a->leases.count;
+	while (left-- && a->lease_first && a->lease_first->renewed_ms <= before_ms) {
+		struct admission_lease *l = a->lease_first;
+		unlink_lease(a, l);
+		append_lease(a, l);
+		l->told_ms = l->renewed_ms;
+		batch[count++] = l;
+		if (count == BATCH && !admission_call_renew(a, batch, count))
+			return;
+		if (count == BATCH)
+			count = 0;
+	}
+	if (count && !admission_call_renew(a, batch, count))
+		return; /* Redis is away: when it is back, all are told */
+}
+
+void admission_lease_renew_all(struct admission *a)
+{
+	renew(a, UINT64_MAX);
+}
+
+static void on_renew(struct loop_timer *timer)
+{
+	struct admission *a = container_of(timer, struct admission, renew);
+	uint64_t now_ms = loop_now_ms(a->loop);
+	renew(a, now_ms - ADMISSION_RENEW_MS);
+	if (a->lease_first)
+		loop_timer_set(a->loop, &a->renew, a->lease_first->renewed_ms + ADMISSION_RENEW_MS);
+}
+
+void admission_lease_init(struct admission *a)
+{
+	a->renew.on_due = on_renew;
+}
+
+void admission_lease_fini(struct admission *a)
+{
+	loop_timer_cancel(a->loop, &a->renew);
+	admission_table_fini(&a->leases, NULL);
+}

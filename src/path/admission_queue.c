@@ -1,0 +1,246 @@
+/* admission_queue: this node's waiters of a mapping, in the order of their arrival, and the starts
+ * that were handed out to them.
+ *
+ * Waiters and starts are two lists: when a start is due, the first waiter goes, whoever asked for that
+ * start. So a waiter that leaves moves all behind it forward; what is one too many then is given back:
+ * a place without a start if there is one, else the last start. Invariant: as many
+ * places as waiters not called. A start's timer runs on the worker that asked for it; a waiter of
+ * another worker is called through that one's mailbox. Lists under node->lock. No polling. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "path/admission_internal.h"
+
+enum { STARTS_MAX = 10000 };
+
+/* starts in any span_ms, so that no second has more than the rate (admission.h). */
+void admission_queue_rule(const struct mapping *m, uint64_t *starts, uint64_t *span_ms)
+{
+	double rate = m->queue_rate_per_second;
+	if (rate < 1) {
+		*starts = 1;
+		*span_ms = (uint64_t)ceil(1000 / (rate > 1e-6 ? rate : 1e-6)) + ADMISSION_QUEUE_GUARD_MS;
+		return;
+	}
+	uint64_t whole = rate < 1e7 ? (uint64_t)rate : 10000000, pieces = (whole + STARTS_MAX - 1) / STARTS_MAX;
+	*starts = whole / pieces;
+	*span_ms = (1000 + ADMISSION_QUEUE_GUARD_MS + pieces - 1) / pieces;
+}
+
+struct admission_line *admission_queue_line_locked(struct admission_node *node, const struct mapping *m)
+{
+	struct admission_item *item = admission_table_get(&node->lines, m->prefix, sizeof(struct admission_line));
+	return container_of(item, struct admission_line, item);
+}
+
+void admission_queue_free_item(struct admission_item *item)
+{
+	free(container_of(item, struct admission_line, item)->starts);
+}
+
+uint64_t admission_queue_next_locked(struct admission_line *line, const struct mapping *m, uint64_t now_ms, bool take)
+{
+	uint64_t starts, span_ms, start = now_ms;
+	admission_queue_rule(m, &starts, &span_ms);
+	if (line->start_count != starts) {
+		free(line->starts);
+		line->starts = check_calloc(starts, sizeof *line->starts);
+		line->start_count = starts;
+		line->start_next = 0;
+	}
+	uint64_t nth = line->starts[line->start_next];
+	uint64_t newest = line->starts[(line->start_next + starts - 1) % starts];
+	if (nth && nth + span_ms > start)
+		start = nth + span_ms;
+	if (newest > start)
+		start = newest;
+	if (take) {
+		line->starts[line->start_next] = start;
+		line->start_next = (line->start_next + 1) % starts;
+	}
+	return start;
+}
+
+/* ---- the two lists ---- */
+
+static void unlink_waiter(struct admission_waiter *w)
+{
+	struct admission_line *line = w->line;
+	*(w->previous ? &w->previous->next : &line->first) = w->next;
+	*(w->next ? &w->next->previous : &line->last) = w->previous;
+	w->next = w->previous = NULL;
+	line->waiters--;
+}
+
+static void insert_waiter(struct admission_line *line, struct admission_waiter *w)
+{
+	struct admission_waiter *before = line->last;
+	while (before && before->arrival > w->arrival)
+		before = before->previous;
+	w->line = line;
+	w->previous = before;
+	w->next = before ? before->next : line->first;
+	*(before ? &before->next : &line->first) = w;
+	*(w->next ? &w->next->previous : &line->last) = w;
+	line->waiters++;
+}
+
+static void unlink_place(struct admission_place *p)
+{
+	struct admission_line *line = p->line;
+	*(p->previous ? &p->previous->next : &line->places) = p->next;
+	*(p->next ? &p->next->previous : &line->places_last) = p->previous;
+	p->next = p->previous = NULL;
+	p->dropped = true;
+	line->place_count--;
+}
+
+static void insert_place(struct admission_line *line, struct admission_place *p)
+{
+	struct admission_place *before = line->places_last;
+	while (before && before->due_ms > p->due_ms)
+		before = before->previous;
+	p->line = line;
+	p->previous = before;
+	p->next = before ? before->next : line->places;
+	*(before ? &before->next : &line->places) = p;
+	*(p->next ? &p->next->previous : &line->places_last) = p;
+	line->place_count++;
+}
+
+/* ---- calling ---- */
+
+static void on_called(void *argument);
+
+/* The first waiter's turn; lock held. */
+static void call_first(struct admission_line *line)
+{
+	struct admission_waiter *w = line->first;
+	if (!w)
+		return;
+	unlink_waiter(w);
+	w->called = true;
+	loop_post(w->owner->loop, on_called, w);
+}
+
+static void on_called(void *argument)
+{
+	struct admission_waiter *w = argument;
+	struct admission_ticket *t = w->ticket;
+	if (t) {
+		t->waiter = NULL;
+		loop_timer_cancel(t->owner->loop, &t->patience);
+		admission_ticket_turn(t);
+	} else {
+		pthread_mutex_lock(&w->owner->node->lock);
+		call_first(w->line);
+		pthread_mutex_unlock(&w->owner->node->lock);
+	}
+	free(w);
+}
+
+/* A place that another worker's waiter gave up stays until its time and is freed by its owner. */
+static void on_start(struct loop_timer *timer)
+{
+	struct admission_place *p = container_of(timer, struct admission_place, due);
+	pthread_mutex_lock(&p->owner->node->lock);
+	if (!p->dropped) {
+		call_first(p->line);
+		unlink_place(p);
+	}
+	pthread_mutex_unlock(&p->owner->node->lock);
+	loop_free_later(p->owner->loop, p);
+}
+
+static void on_patience(struct loop_timer *timer)
+{
+	struct admission_ticket *t = container_of(timer, struct admission_ticket, patience);
+	if (t->waiter && t->waiter->called)
+		return; /* its start is on the way */
+	admission_queue_leave(t);
+	admission_ticket_timed_out(t);
+}
+
+double admission_queue_behind(struct admission_ticket *t)
+{
+	struct admission *a = t->owner;
+	double behind = 0;
+	pthread_mutex_lock(&a->node->lock);
+	struct admission_item *item = admission_table_find(&a->node->lines, t->mapping->prefix);
+	struct admission_line *line = item ? container_of(item, struct admission_line, item) : NULL;
+	struct admission_place *last = line ? line->places_last : NULL;
+	if (last && last->due_ms != UINT64_MAX)
+		behind = (double)((int64_t)last->due_ms + a->redis_offset_ms);
+	else if (last)
+		behind = (double)((int64_t)(loop_now_ms(a->loop) + t->mapping->queue_timeout_ms) + a->redis_offset_ms);
+	pthread_mutex_unlock(&a->node->lock);
+	return behind;
+}
+
+void admission_queue_join(struct admission_ticket *t, int64_t delay_ms, double start, bool local)
+{
+	struct admission *a = t->owner;
+	struct admission_waiter *w = check_calloc(1, sizeof *w);
+	struct admission_place *p = check_calloc(1, sizeof *p);
+	w->ticket = t;
+	w->owner = p->owner = a;
+	w->arrival = t->arrival;
+	p->due.on_due = on_start;
+	p->due_ms = delay_ms < 0 ? UINT64_MAX : loop_now_ms(a->loop) + (uint64_t)delay_ms;
+	p->start = start;
+	if (!local)
+		memcpy(p->name, t->queue_name, sizeof p->name);
+	t->waiter = w;
+	pthread_mutex_lock(&a->node->lock);
+	struct admission_line *line = admission_queue_line_locked(a->node, t->mapping);
+	insert_waiter(line, w);
+	insert_place(line, p);
+	pthread_mutex_unlock(&a->node->lock);
+	if (delay_ms >= 0)
+		loop_timer_set(a->loop, &p->due, p->due_ms);
+	if (t->mapping->queue_timeout_ms) {
+		t->patience.on_due = on_patience;
+		loop_timer_set(a->loop, &t->patience, t->started_ms + t->mapping->queue_timeout_ms);
+	}
+}
+
+/* Places without a start are last in the list: the last place is the one to go. */
+void admission_queue_leave(struct admission_ticket *t)
+{
+	struct admission *a = t->owner;
+	struct admission_waiter *w = t->waiter;
+	struct admission_place *p = NULL;
+	char prefix[ADMISSION_NAME_MAX];
+	if (!w)
+		return;
+	loop_timer_cancel(a->loop, &t->patience);
+	t->waiter = NULL;
+	pthread_mutex_lock(&a->node->lock);
+	w->ticket = NULL;
+	if (!w->called) {
+		unlink_waiter(w);
+		p = w->line->places_last;
+		snprintf(prefix, sizeof prefix, "%s", w->line->item.name);
+		if (p)
+			unlink_place(p);
+	}
+	bool called = w->called;
+	bool mine = p && (p->owner == a || p->due_ms == UINT64_MAX);
+	char name[sizeof p->name] = "";
+	double start = p ? p->start : 0;
+	if (p)
+		memcpy(name, p->name, sizeof name);
+	pthread_mutex_unlock(&a->node->lock);
+	if (!called)
+		free(w);
+	if (mine) {
+		loop_timer_cancel(a->loop, &p->due);
+		loop_free_later(a->loop, p);
+	}
+	if (name[0])
+		admission_call_leave(a, prefix, name, start);
+}
