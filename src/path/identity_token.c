@@ -1,0 +1,95 @@
+/* identity_token: tokens of users, JWT by libjwt. Stateless, any thread.
+ *
+ * The algorithm is fixed on both sides: libjwt checks the signature by the algorithm that the token
+ * names, so whatever it says is well is asked again whether it was HS256. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jwt.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include "base/check.h"
+#include "path/identity.h"
+
+void identity_password_mark(const char *secret, const char *password_hash, char mark[IDENTITY_MARK_LENGTH + 1])
+{
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	unsigned size = 0;
+	CHECK(HMAC(EVP_sha256(), secret, (int)strlen(secret), (const unsigned char *)password_hash, strlen(password_hash), digest,
+		&size) && size == 32);
+	for (int i = 0; i < IDENTITY_MARK_LENGTH / 2; i++)
+		snprintf(mark + 2 * i, 3, "%02x", digest[i]);
+}
+
+char *identity_token_issue(const char *secret, const struct subject *user, int64_t issued_at, int64_t expires_at)
+{
+	char mark[IDENTITY_MARK_LENGTH + 1], *token = NULL;
+	jwt_t *jwt = NULL;
+	if (!user->password_hash || jwt_new(&jwt) != 0)
+		return NULL;
+	identity_password_mark(secret, user->password_hash, mark);
+	if (jwt_set_alg(jwt, JWT_ALG_HS256, (const unsigned char *)secret, (int)strlen(secret)) != 0
+		|| jwt_add_grant(jwt, "sub", user->id) != 0 || jwt_add_grant(jwt, "pw", mark) != 0
+		|| jwt_add_grant_int(jwt, "iat", (long)issued_at) != 0 || jwt_add_grant_int(jwt, "exp", (long)expires_at) != 0)
+		goto out;
+	token = jwt_encode_str(jwt);
+out:
+	jwt_free(jwt);
+	return token;
+}
+
+/* A claim that is a whole number; 0 where it is none or missing. */
+static int64_t number_of(jwt_t *jwt, const char *name)
+{
+	long value = jwt_get_grant_int(jwt, name);
+	return value > 0 ? value : 0;
+}
+
+static const struct subject *user_of(const struct snapshot *s, jwt_t *jwt, int64_t now_ms, int64_t *expires_at)
+{
+	char mark[IDENTITY_MARK_LENGTH + 1];
+	const char *sub = jwt_get_grant(jwt, "sub"), *pw = jwt_get_grant(jwt, "pw");
+	int64_t exp = number_of(jwt, "exp"), nbf = number_of(jwt, "nbf");
+	if (jwt_get_alg(jwt) != JWT_ALG_HS256 || !sub || !pw || exp <= now_ms / 1000 || nbf > now_ms / 1000)
+		return NULL;
+	const struct subject *user = snapshot_user(s, sub);
+	if (!user || !user->enabled || !user->password_hash)
+		return NULL;
+	identity_password_mark(snapshot_jwt_secret(s), user->password_hash, mark);
+	if (strlen(pw) != IDENTITY_MARK_LENGTH || CRYPTO_memcmp(pw, mark, IDENTITY_MARK_LENGTH) != 0)
+		return NULL;
+	if (expires_at)
+		*expires_at = exp;
+	return user;
+}
+
+/* Three parts of base64url and nothing else: what libjwt's decoder would skip is not a token. */
+static bool is_compact(const char *token, size_t length)
+{
+	int dots = 0;
+	for (size_t i = 0; i < length; i++) {
+		unsigned char c = (unsigned char)token[i], letter = c | 0x20;
+		if (c == '.')
+			dots++;
+		else if (!(letter >= 'a' && letter <= 'z') && !(c >= '0' && c <= '9') && c != '-' && c != '_')
+			return false;
+	}
+	return dots == 2;
+}
+
+const struct subject *identity_token_verify(const struct snapshot *s, const char *token, size_t length, int64_t now_ms,
+	int64_t *expires_at)
+{
+	const struct subject *user = NULL;
+	const char *secret = snapshot_jwt_secret(s);
+	jwt_t *jwt = NULL;
+	char *text = is_compact(token, length) && *secret ? strndup(token, length) : NULL;
+	if (text && jwt_decode(&jwt, text, (const unsigned char *)secret, (int)strlen(secret)) == 0)
+		user = user_of(s, jwt, now_ms, expires_at);
+	jwt_free(jwt);
+	free(text);
+	return user;
+}
