@@ -128,17 +128,29 @@ static void load_authorities(void)
 	X509_STORE_set_flags(authorities, X509_V_FLAG_TRUSTED_FIRST | X509_V_FLAG_PARTIAL_CHAIN);
 }
 
-static CURLcode on_tls_context(CURL *easy, void *context, void *user)
+/* libcurl names the SSL object only while a transfer runs (CURLINFO_TLS_SSL_PTR): OpenSSL tells it. */
+static void on_tls_progress(const SSL *tls, int where, int result)
+{
+	struct connect_job *job = SSL_CTX_get_app_data(SSL_get_SSL_CTX(tls));
+	(void)result;
+	if (job && where & SSL_CB_HANDSHAKE_DONE)
+		job->tls = (SSL *)tls;
+}
+
+static CURLcode on_tls_context(CURL *easy, void *context, void *job)
 {
 	(void)easy;
-	(void)user;
 	SSL_CTX_set1_cert_store(context, authorities);
+	SSL_CTX_set_app_data(context, job);
+	SSL_CTX_set_info_callback(context, on_tls_progress);
 	return CURLE_OK;
 }
 
-static void set_authorities(CURL *easy)
+static void set_up_tls(CURL *easy, struct connect_job *job)
 {
 	pthread_once(&authorities_once, load_authorities);
+	job->tls = NULL;
+	curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, job);
 	curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
 	curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
 	curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_tls_context);
@@ -162,7 +174,7 @@ static bool set_up(CURL *easy, struct connect_job *job, const struct target *tar
 	curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)timeout_ms);
 	if (target->tls)
-		set_authorities(easy);
+		set_up_tls(easy, job);
 	return curl_easy_setopt(easy, CURLOPT_URL, egress.connect_url ? egress.connect_url : url) == CURLE_OK;
 }
 
@@ -193,14 +205,14 @@ void connector_cancel(struct connector *c, struct connect_job *job)
 	job->handle = NULL;
 }
 
-static bool take_tls(CURL *easy, curl_socket_t fd, struct connection *out)
+static bool take_tls(CURL *easy, SSL *tls, curl_socket_t fd, struct connection *out)
 {
-	struct curl_tlssessioninfo *session = NULL;
-	curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &session);
-	if (!session || session->backend != CURLSSLBACKEND_OPENSSL || !session->internals)
+	if (!tls)
 		return false;
-	SSL *tls = session->internals;
-	SSL_CTX_sess_set_new_cb(SSL_get_SSL_CTX(tls), NULL); /* libcurl expects such calls within its own only */
+	SSL_CTX *context = SSL_get_SSL_CTX(tls);
+	SSL_CTX_set_info_callback(context, NULL);
+	SSL_CTX_set_app_data(context, NULL);
+	SSL_CTX_sess_set_new_cb(context, NULL); /* libcurl expects such calls within its own only */
 	SSL_set_mode(tls, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	if (SSL_set_fd(tls, fd) != 1)
 		return false;
@@ -209,7 +221,7 @@ static bool take_tls(CURL *easy, curl_socket_t fd, struct connection *out)
 }
 
 /* The socket of a handle that has connected. Where out->handle is NULL, the handle is done with. */
-static bool take_connection(CURL *easy, struct connection *out)
+static bool take_connection(CURL *easy, const struct connect_job *job, struct connection *out)
 {
 	curl_socket_t fd = CURL_SOCKET_BAD;
 	char *url = NULL;
@@ -217,7 +229,7 @@ static bool take_connection(CURL *easy, struct connection *out)
 		return false;
 	curl_easy_getinfo(easy, CURLINFO_EFFECTIVE_URL, &url);
 	if (url && strncmp(url, "https", 5) == 0)
-		return take_tls(easy, fd, out);
+		return take_tls(easy, job->tls, fd, out);
 	out->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	return out->fd >= 0;
 }
@@ -228,7 +240,7 @@ static void finish(struct connector *c, CURL *easy, CURLcode code)
 	struct connection connection = {.fd = -1};
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &job);
 	job->handle = NULL;
-	bool taken = code == CURLE_OK && take_connection(easy, &connection);
+	bool taken = code == CURLE_OK && take_connection(easy, job, &connection);
 	if (!connection.handle)
 		connector_release(c, easy);
 	if (taken)

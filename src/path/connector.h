@@ -27,6 +27,7 @@ struct connect_job {
 	/* Called from the loop, once, never from within connector_start(). text: why it failed. */
 	void (*on_done)(struct connect_job *job, enum connect_outcome outcome, const struct connection *c, const char *text);
 	void *handle; /* private; NULL: not under way */
+	SSL *tls;     /* private */
 };
 
 struct connector *connector_new(struct loop *l);
