@@ -11,6 +11,7 @@
 #include "state/problem.h"
 
 struct cJSON;
+struct faults;
 struct figures_sources;
 struct redis_address;
 struct redis_sync;
@@ -42,6 +43,7 @@ enum { ADMIN_BODY_BYTES_MAX = 8 * 1024 * 1024 };
 
 struct admin_request {
 	struct admin *admin;
+	int detail;          /* the row's: which of several things one handler answers for */
 	const char *method;  /* "GET" for HEAD too */
 	const char *path;    /* as it came, escapes kept, without the query */
 	char *tail;          /* what the row's pattern leaves open ("*" or "{}"), escapes decoded; "" where nothing */
@@ -75,6 +77,9 @@ void admin_reply_static(struct admin_reply *reply, unsigned status, const char *
 void admin_reply_header(struct admin_reply *reply, const char *name, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* Puts "?" for what is no UTF-8, so that JSON may hold it. */
+void admin_text_scrub(char *text);
+
 /* {"error":{"code","message"}} with the problem's status and code; format NULL: its own message.
  * Replaces what the reply held before. */
 void admin_reply_problem(struct admin_reply *reply, enum problem_id id, const char *format, ...)
@@ -82,6 +87,8 @@ void admin_reply_problem(struct admin_reply *reply, enum problem_id id, const ch
 /* The same with a status and code that the table of problems does not have (409 conflict). */
 void admin_reply_error(struct admin_reply *reply, unsigned status, const char *code, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+/* 400 bad_request with all faults, joined in "message" and one by one in "faults". */
+void admin_reply_faults(struct admin_reply *reply, const struct faults *faults);
 
 void admin_reply_free(struct admin_reply *reply); /* what it holds, not itself */
 
@@ -107,7 +114,20 @@ struct snapshot *admin_snapshot(const struct admin_request *request);
 void admin_init(struct admin *admin, const struct admin_setup *setup);
 void admin_fini(struct admin *admin);
 
-/* Handlers in files of their own. */
-admin_handler login_post; /* login.c: POST /auth/login */
+/* Handlers, by the file they are in. */
+admin_handler page_get;        /* detail: enum page_name */
+admin_handler page_get_static;
+admin_handler health_get, stats_get, metrics_get, performance_get, errors_get;
+admin_handler login_post;      /* POST /auth/login */
+admin_handler resource_list, resource_create, resource_get, resource_update, resource_delete; /* detail: enum schema_kind */
+admin_handler resource_rotate; /* clients */
+admin_handler resource_reset;  /* keys */
+admin_handler usage_get;       /* detail: SCHEMA_CLIENT or SCHEMA_USER */
+admin_handler config_get, config_put;
+
+enum page_name { PAGE_INDEX, PAGE_ADMIN };
+
+/* What a browser sees at / without the token where statistics are not public. */
+void page_reply_denied(struct admin_reply *reply);
 
 #endif

@@ -1,38 +1,41 @@
 /* dispatch: which handler answers a request of the control plane, and who may ask it.
  *
- * A pattern is a path whose last part may be "*" (the rest, one byte at least, slashes included) and
- * one of whose segments may be "{}" (any one segment). The first row that matches path and method wins.
- * In this order: no row for the path 404, no right to ask 401, no row for the method 405 with Allow.
- * HEAD is answered like GET; libmicrohttpd leaves the body out. */
+ * A pattern is a path in which "{}" stands for one segment and a last "*" for the rest (one byte at
+ * least, slashes included). The first row whose pattern matches decides which pattern it is; the row
+ * of that pattern with the request's method, or with NULL, answers. In this order: no pattern 404,
+ * no right to ask 401, no such method 405 with Allow, escapes that cannot be decoded 400.
+ * HEAD is answered like GET; libmicrohttpd leaves the body out. Thread safe. */
 #ifndef APIPROXY_ADMIN_DISPATCH_H
 #define APIPROXY_ADMIN_DISPATCH_H
 
 #include "admin/admin.h"
 
 /* When a request needs no admin token; a sum. 0: it always does. */
-enum dispatch_free {
-	FREE_ALWAYS = 1,
-	FREE_PUBLIC_STATS = 2, /* while server.public_stats is on */
-	FREE_OPS = 4,          /* over ops_listen */
+enum dispatch_open {
+	OPEN_ALWAYS = 1,
+	OPEN_PUBLIC_STATS = 2, /* while server.public_stats is on */
+	OPEN_OPS = 4,          /* over ops_listen */
 };
 
-/* Where a handler runs: in libmicrohttpd's thread (must not block), or in a lane for what waits for
- * Redis, or in the lane for what computes password hashes. */
-enum dispatch_lane { LANE_NONE, LANE_STORE, LANE_HASH };
+/* Where a handler runs: LANE_NONE in libmicrohttpd's thread, it must not block; else in a thread of
+ * that lane, so that slow logins or a Redis that hangs keep nobody waiting but their like. */
+enum dispatch_lane { LANE_NONE, LANE_FIGURES, LANE_STORE, LANE_HASH, LANE_COUNT };
 
 struct dispatch_row {
-	const char *method;
+	const char *method;     /* NULL: any */
 	const char *pattern;
-	unsigned free;
+	unsigned open_when;
 	enum dispatch_lane lane;
 	admin_handler *handler;
-	size_t body_bytes_max; /* 0: a body is read and dropped */
+	int detail;
+	size_t body_bytes_max;  /* 0: a body is read and dropped */
+	bool is_page;           /* a browser asks: 401 is a page */
 };
 
-/* The row for a request whose method and path are set, its tail set to malloc()ed text (the
- * caller frees it in any case); or NULL, and reply says why. authorization: the field's value or NULL.
- * method "HEAD" is replaced by "GET". */
+/* The row for a request whose admin, method, path and ops are set; or NULL, and reply says why.
+ * Sets detail and, to malloc()ed text, tail (NULL before; free it in any case); "HEAD" becomes "GET".
+ * authorization: the field's value or NULL. */
 const struct dispatch_row *dispatch_find(struct admin_request *request, const char *authorization,
-					 struct admin_reply *reply) __attribute__((warn_unused_result));
+	struct admin_reply *reply) __attribute__((warn_unused_result));
 
 #endif

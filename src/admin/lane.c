@@ -74,10 +74,15 @@ void lane_push(struct lane *lane, struct lane_task *task)
 {
 	task->next = NULL;
 	pthread_mutex_lock(&lane->mutex);
-	*lane->last = task;
-	lane->last = &task->next;
-	pthread_cond_signal(&lane->wake);
+	bool stopping = lane->stopping;
+	if (!stopping) {
+		*lane->last = task;
+		lane->last = &task->next;
+		pthread_cond_signal(&lane->wake);
+	}
 	pthread_mutex_unlock(&lane->mutex);
+	if (stopping)
+		task->run(task, true);
 }
 
 void lane_stop(struct lane *lane)
@@ -90,6 +95,12 @@ void lane_stop(struct lane *lane)
 	pthread_mutex_unlock(&lane->mutex);
 	for (unsigned i = 0; i < lane->thread_count; i++)
 		pthread_join(lane->threads[i], NULL);
+}
+
+void lane_free(struct lane *lane)
+{
+	if (!lane)
+		return;
 	pthread_cond_destroy(&lane->wake);
 	pthread_mutex_destroy(&lane->mutex);
 	free(lane);

@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/check.h"
+#include "state/faults.h"
 
 void admin_reply_free(struct admin_reply *reply)
 {
@@ -58,13 +59,20 @@ void admin_reply_header(struct admin_reply *reply, const char *name, const char 
 	reply->headers[reply->header_count++].value = value;
 }
 
-static void error(struct admin_reply *reply, unsigned status, const char *code, const char *message)
+/* faults: NULL for none. A body that cannot be had is still an answer. */
+static void error(struct admin_reply *reply, unsigned status, const char *code, char *message, const struct faults *faults)
 {
 	admin_reply_free(reply);
+	admin_text_scrub(message);
 	cJSON *json = cJSON_CreateObject();
 	cJSON *inner = cJSON_AddObjectToObject(json, "error");
 	cJSON_AddStringToObject(inner, "code", code);
 	cJSON_AddStringToObject(inner, "message", message);
+	cJSON *list = faults ? cJSON_AddArrayToObject(inner, "faults") : NULL;
+	for (size_t i = 0; list && i < faults->count; i++) {
+		admin_text_scrub(faults->items[i]);
+		cJSON_AddItemToArray(list, cJSON_CreateString(faults->items[i]));
+	}
 	char *text = cJSON_PrintUnformatted(json);
 	cJSON_Delete(json);
 	static const char no_memory[] = "{\"error\":{\"code\":\"out_of_memory\",\"message\":\"Out of memory.\"}}";
@@ -79,25 +87,32 @@ void admin_reply_error(struct admin_reply *reply, unsigned status, const char *c
 	va_list arguments;
 	char *message = NULL;
 	va_start(arguments, format);
-	if (vasprintf(&message, format, arguments) < 0)
-		message = NULL;
+	CHECK(vasprintf(&message, format, arguments) >= 0);
 	va_end(arguments);
-	error(reply, status, code, message ? message : code);
+	error(reply, status, code, message, NULL);
 	free(message);
 }
 
 void admin_reply_problem(struct admin_reply *reply, enum problem_id id, const char *format, ...)
 {
 	const struct problem *problem = &problem_table[id];
+	va_list arguments;
 	char *message = NULL;
-	if (format) {
-		va_list arguments;
-		va_start(arguments, format);
-		if (vasprintf(&message, format, arguments) < 0)
-			message = NULL;
-		va_end(arguments);
-	}
-	error(reply, problem->status, problem->code, message ? message : problem->message);
+	va_start(arguments, format);
+	if (format)
+		CHECK(vasprintf(&message, format, arguments) >= 0);
+	else
+		message = check_strdup(problem->message);
+	va_end(arguments);
+	error(reply, problem->status, problem->code, message, NULL);
+	free(message);
+}
+
+void admin_reply_faults(struct admin_reply *reply, const struct faults *faults)
+{
+	const struct problem *problem = &problem_table[PROBLEM_BAD_REQUEST];
+	char *message = faults_join(faults);
+	error(reply, problem->status, problem->code, message, faults);
 	free(message);
 }
 

@@ -1,0 +1,52 @@
+/* health: what is asked often, by machines: /health, and the figures of figures.h. No state. */
+#include "admin/admin.h"
+
+#include <cjson/cJSON.h>
+
+#include "admin/figures.h"
+#include "base/loop.h"
+#include "ops/watcher.h"
+#include "state/journal.h"
+#include "state/snapshot.h"
+
+/* A node that proxies from its last snapshot is healthy, whatever Redis does. */
+void health_get(const struct admin_request *request, struct admin_reply *reply)
+{
+	const struct admin *admin = request->admin;
+	bool draining = admin_draining(admin);
+	struct watcher_status status;
+	watcher_status(admin->setup.watcher, &status);
+	struct snapshot *snapshot = admin_snapshot(request);
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddStringToObject(json, "status", draining ? "draining" : "ok");
+	cJSON_AddStringToObject(json, "redis", status.redis_ok ? "ok" : "down");
+	cJSON_AddStringToObject(json, "version", admin->setup.figures->version);
+	cJSON_AddStringToObject(json, "node", admin->setup.figures->node);
+	cJSON_AddNumberToObject(json, "uptime_seconds", (double)((loop_now_us() / 1000 - admin->started_ms) / 1000));
+	cJSON_AddNumberToObject(json, "mappings", (double)snapshot_mapping_count(snapshot));
+	snapshot_unref(snapshot);
+	admin_reply_json(reply, draining ? 503 : 200, json);
+}
+
+void stats_get(const struct admin_request *request, struct admin_reply *reply)
+{
+	bool cluster = admin_query_is(request->query, "scope", "cluster");
+	admin_reply_json(reply, 200, figures_stats(request->admin->setup.figures, cluster));
+}
+
+void metrics_get(const struct admin_request *request, struct admin_reply *reply)
+{
+	admin_reply_text(reply, 200, "text/plain; version=0.0.4; charset=utf-8",
+			 figures_metrics(request->admin->setup.figures));
+}
+
+void performance_get(const struct admin_request *request, struct admin_reply *reply)
+{
+	admin_reply_json(reply, 200, figures_performance(request->admin->setup.figures));
+}
+
+void errors_get(const struct admin_request *request, struct admin_reply *reply)
+{
+	(void)request;
+	admin_reply_json(reply, 200, journal_to_json());
+}

@@ -1,0 +1,19 @@
+/* resource: what the files of the REST resources share. Layer-private. */
+#ifndef APIPROXY_ADMIN_RESOURCE_H
+#define APIPROXY_ADMIN_RESOURCE_H
+
+#include "admin/admin.h"
+#include "state/faults.h"
+#include "state/store.h"
+
+/* Answers for a store that did not do it: 400, 404, 409 or 503 with its faults, which are freed. */
+void resource_fail(struct admin_reply *reply, enum store_result result, struct faults *faults);
+
+/* Makes a change hold for this node before it is answered. */
+void resource_changed(const struct admin_request *request);
+
+/* "health":{"state","until","reason"} added to a vendor key (API form) and those after it in its
+ * array; NULL is fine. Left out where Redis fails: what was asked for is not worth failing for it. */
+void key_health_add(const struct admin_request *request, struct cJSON *key);
+
+#endif
