@@ -346,7 +346,8 @@ static enum step route_internal(struct exchange *ex)
 {
 	ex->internal = true;
 	ex->websocket = false;
-	return STEP_SEND;
+	enum step next = ex->expects ? exchange_tell_continue(ex) : STEP_STAY;
+	return next == STEP_STAY ? STEP_SEND : next;
 }
 
 static enum step route_mapping(struct exchange *ex)
@@ -418,6 +419,12 @@ static void log_access(const struct exchange *ex, uint64_t duration_us)
 		(unsigned long long)ex->up.bytes, (unsigned long long)ex->down.bytes, (double)duration_us / 1000);
 }
 
+/* A stream may last longer than 32 bits of microseconds. */
+static uint32_t saturated(uint64_t value)
+{
+	return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
 static void count(struct exchange *ex, const struct usage *usage, uint64_t now_us)
 {
 	const struct managed *m = ex->managed;
@@ -429,14 +436,14 @@ static void count(struct exchange *ex, const struct usage *usage, uint64_t now_u
 		.status = ex->status,
 		.problem = ex->problem,
 		.slot = ex->mapping->stats_slot,
-		.first_byte_us = ex->answered_us ? (uint32_t)(ex->answered_us - ex->begun_us) : 0,
+		.first_byte_us = ex->answered_us ? saturated(ex->answered_us - ex->begun_us) : 0,
 		.overhead_us = ex->overhead_us,
-		.queue_wait_us = m ? (uint32_t)(m->admission.waited_ms * 1000) : 0,
+		.queue_wait_us = m ? saturated(m->admission.waited_ms * 1000) : 0,
 		.duration_us = now_us - ex->begun_us,
 		.bytes_in = ex->up.bytes,
 		.bytes_out = ex->down.bytes,
-		.input_tokens = (uint32_t)usage->input_tokens,
-		.output_tokens = (uint32_t)usage->output_tokens,
+		.input_tokens = saturated(usage->input_tokens),
+		.output_tokens = saturated(usage->output_tokens),
 	};
 	stats_end(ex->plane->stats, &event);
 }
