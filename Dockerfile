@@ -13,7 +13,7 @@ FROM debian:trixie-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl redis-server uacme \
 	libcurl4t64 libmicrohttpd12t64 libhiredis1.1.0 libcjson1 libinih1 libjwt2 libssl3t64 libbrotli1 libzstd1 \
 	libcrypt1 zlib1g && rm -rf /var/lib/apt/lists/* \
-	&& useradd --system --uid 10001 --user-group --home-dir /data --shell /usr/sbin/nologin apiproxy \
+	&& useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin apiproxy \
 	&& install -d -o apiproxy -g apiproxy -m 0700 /data
 COPY --from=build /image/ /
 USER 10001:10001
