@@ -112,9 +112,11 @@ asan: $(VENV)/.installed ## unit and end-to-end tests under AddressSanitizer and
 		SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined" all unit
 	@scripts/run-pytest.sh asan build-asan/apiproxy tests/e2e -m "not timing"
 
+# ThreadSanitizer wants its own places in memory, which a randomised layout may have taken.
 tsan: $(VENV)/.installed ## unit tests and the concurrency tests under ThreadSanitizer
-	@$(MAKE) --no-print-directory BUILD=build-tsan CFLAGS="-O1 -g" SANITIZE=-fsanitize=thread all unit
-	@scripts/run-pytest.sh tsan build-tsan/apiproxy tests/e2e -m "concurrency and not timing"
+	@export RUNNER="$$(setarch -R true 2>/dev/null && echo setarch -R)" && \
+	$(MAKE) --no-print-directory BUILD=build-tsan CFLAGS="-O1 -g" SANITIZE=-fsanitize=thread all unit && \
+	scripts/run-pytest.sh tsan build-tsan/apiproxy tests/e2e -m "concurrency and not timing"
 
 bench: ## measure beside nginx and HAProxy, on this machine, in one run
 	@scripts/install-deps.sh run bench
@@ -124,6 +126,7 @@ bench: ## measure beside nginx and HAProxy, on this machine, in one run
 benchmarks: $(BENCHMARKS)
 
 fuzz: ## let each fuzzer look for FUZZ_SECONDS (60) for input that breaks a parser
+	@scripts/install-deps.sh run fuzz
 	@$(MAKE) --no-print-directory CC=clang BUILD=build-fuzz CFLAGS="-O1 -g" FUZZ_ENGINE=-fsanitize=fuzzer \
 		SANITIZE="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" fuzzers
 	@scripts/run-fuzzers.sh build-fuzz/tests/fuzz $(FUZZ_SECONDS)

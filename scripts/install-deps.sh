@@ -1,11 +1,12 @@
 #!/bin/sh
 # Installs what apiproxy needs on Debian 12, 13 and Ubuntu 24.04; says nothing where nothing is missing.
 #
-#   scripts/install-deps.sh [run] [test] [bench]
+#   scripts/install-deps.sh [run] [test] [bench] [fuzz]
 #
 # run    what builds it and what it runs with (the default)
 # test   what `make test` needs besides
 # bench  what `make bench` needs besides
+# fuzz   what `make fuzz` needs besides
 #
 # Packages come from the system's own package sources, as root or through sudo. A service that a
 # package brings along (redis-server, nginx ...) is not started and not enabled, unless it was there
@@ -43,7 +44,7 @@ hiredis|hiredis hiredis_ssl|1.0.0|libhiredis-dev"
 RUN_PACKAGES="gcc libc6-dev make pkg-config ca-certificates redis-server uacme libjs-chart.js
 	libcurl4-openssl-dev libssl-dev libcjson-dev libinih-dev libjwt-dev libcrypt-dev
 	zlib1g-dev libbrotli-dev libzstd-dev"
-TEST_PACKAGES="python3 python3-venv libcmocka-dev clang clang-format shellcheck openssl curl
+TEST_PACKAGES="python3 python3-venv libcmocka-dev clang shellcheck openssl curl
 	prometheus procps"
 [ "$SYSTEM" = ubuntu ] || TEST_PACKAGES="$TEST_PACKAGES chromium" # a snap there; Playwright brings its own
 BENCH_PACKAGES="python3 nginx-light haproxy wrk procps"
@@ -69,6 +70,11 @@ missing_packages() {
 # The version apt would install, or nothing.
 candidate_version() {
 	apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: //p' | grep -v '(none)' || true
+}
+
+# libFuzzer and the sanitizers for the system's clang: libclang-rt-14-dev, say.
+fuzzer_package() {
+	apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9][0-9]*\)$/libclang-rt-\1-dev/p' | head -n 1
 }
 
 unit_exists() {
@@ -293,7 +299,8 @@ for group in "$@"; do
 	run) ;;
 	test) packages="$packages $TEST_PACKAGES" ;;
 	bench) packages="$packages $BENCH_PACKAGES" ;;
-	*) die "unknown group \"$group\"; there are run, test and bench" ;;
+	fuzz) packages="$packages clang $(fuzzer_package)" ;;
+	*) die "unknown group \"$group\"; there are run, test, bench and fuzz" ;;
 	esac
 done
 command -v dpkg-query >/dev/null || die "this works on Debian and Ubuntu; elsewhere install what README.md lists"
