@@ -104,7 +104,7 @@ e2e: all $(VENV)/.installed ## run the end-to-end tests against build/apiproxy
 	@scripts/run-pytest.sh e2e $(BUILD)/apiproxy tests/e2e
 
 browser: all $(VENV)/.installed ## run the tests of the pages in Chromium
-	@command -v chromium >/dev/null || $(VENV)/bin/python -m playwright install chromium
+	@command -v chromium >/dev/null || $(VENV)/bin/python -m playwright install --with-deps chromium
 	@scripts/run-pytest.sh browser $(BUILD)/apiproxy tests/browser
 
 asan: $(VENV)/.installed ## unit and end-to-end tests under AddressSanitizer and UndefinedBehaviorSanitizer
