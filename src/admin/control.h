@@ -32,7 +32,7 @@ int control_connect(struct control *c) __attribute__((warn_unused_result));
 /* From now on /health is 503 {"status":"draining"}. Any thread. */
 void control_set_draining(struct control *c);
 
-/* Ends the threads; a request still waiting for one gets 503. NULL is fine. */
+/* Ends the threads and the connections; what waits for a thread is dropped. NULL is fine. */
 void control_stop(struct control *c);
 
 #endif
