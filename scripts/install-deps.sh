@@ -147,16 +147,13 @@ missing_libraries() {
 	done
 }
 
-# Prints the mirrors that the system's own sources name for a Debian release, most likely first.
+# Prints the mirrors that the system's own sources name for its release.
 mirrors_of_system() {
 	if [ -n "${DEBIAN_MIRROR:-}" ]; then
 		printf '%s\n' "$DEBIAN_MIRROR"
-		return
+	else
+		apt-get update --print-uris | sed -n "s|^'\(.*\)/dists/$CODENAME/InRelease' .*|\1|p" | awk '!seen[$0]++'
 	fi
-	# shellcheck disable=SC2016 # apt fills these in
-	apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' \
-		"Created-By: Packages" "Release: $CODENAME" "Component: main" |
-		awk '!seen[$1]++ { print $1 }'
 }
 
 # apt checks the index against the keyring, and the files against the index.
@@ -188,12 +185,13 @@ fetch_sources() {
 		printf 'Acquire::Languages "none";\n'
 		if [ "$(id -u)" = 0 ]; then printf 'APT::Sandbox::User "root";\n'; fi
 	} >"$work/apt.conf"
+	: >"$DEPS/log/fetch.log"
 	for mirror in $(mirrors_of_system); do
 		say "fetching the sources of $* ($SOURCE_RELEASE) from $mirror"
 		printf 'deb-src [signed-by=%s] %s %s %s\n' "$KEYRING" "$mirror" "$SOURCE_SUITE" "$SOURCE_PARTS" >"$work/sources.list"
-		if download_sources "$work" "$@" >"$DEPS/log/fetch.log" 2>&1; then return 0; fi
-		cat "$DEPS/log/fetch.log" >&2
+		if download_sources "$work" "$@" >>"$DEPS/log/fetch.log" 2>&1; then return 0; fi
 	done
+	cat "$DEPS/log/fetch.log" >&2
 	die "the sources of $* are not to be had: no mirror with $SOURCE_RELEASE ($SOURCE_SUITE) among the
   system's package sources. Name a mirror of Debian: DEBIAN_MIRROR=http://MIRROR/debian $0"
 }
