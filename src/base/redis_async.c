@@ -153,6 +153,8 @@ static void cleanup(void *data)
 
 static void arm_deadline(struct redis_async *r)
 {
+	if (r->state == DOWN)
+		return;
 	if (r->calls)
 		loop_timer_set(r->loop, &r->deadline, r->calls->sent_ms + r->options.deadline_ms);
 	else if (r->state == UP)

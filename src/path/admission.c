@@ -78,7 +78,7 @@ static void release(struct admission_ticket *t, bool give_back, const struct adm
 	int64_t usage[3] = {0};
 	if (result && result->sent && t->subject) {
 		usage[0] = 1;
-		usage[1] = (int64_t)result->input_tokens;
+		usage[1] = (int64_t)(result->tokens_known || result->input_tokens ? result->input_tokens : t->tokens[0]);
 		usage[2] = (int64_t)result->output_tokens;
 	}
 	admission_local_settle(t, give_back, result);

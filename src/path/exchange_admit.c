@@ -138,6 +138,7 @@ static void start(struct exchange *ex)
 	uint64_t named = m->request.max_output_tokens;
 	m->exchange = ex;
 	m->started = true;
+	m->admission.snapshot = ex->pin->snapshot;
 	m->admission.mapping = ex->mapping;
 	m->admission.subject = m->subject;
 	m->admission.input_tokens = m->request.input_estimate;
