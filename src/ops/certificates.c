@@ -113,14 +113,23 @@ static SSL_CTX *build_self_signed(char **why)
 	return context;
 }
 
+char *certificates_acme_directory(const struct settings *s)
+{
+	const char *host = s->acme_directory_url + strlen("https://");
+	int length = (int)strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:");
+	return check_printf("%s/acme/%.*s", s->server_data_dir, length, host);
+}
+
 /* Where uacme keeps them: by the first name. NULL, without *why: none yet. */
 static SSL_CTX *build_acme(char **why)
 {
 	const char *first = settings->acme_domains + strspn(settings->acme_domains, " \t");
 	int length = (int)strcspn(first, ", \t");
-	char *cert_path = check_printf("%s/acme/%.*s/cert.pem", settings->server_data_dir, length, first);
-	char *key_path = check_printf("%s/acme/private/%.*s/key.pem", settings->server_data_dir, length, first);
+	char *directory = certificates_acme_directory(settings);
+	char *cert_path = check_printf("%s/%.*s/cert.pem", directory, length, first);
+	char *key_path = check_printf("%s/private/%.*s/key.pem", directory, length, first);
 	SSL_CTX *context = access(cert_path, F_OK) == 0 ? build(cert_path, key_path, why) : NULL;
+	free(directory);
 	free(cert_path);
 	free(key_path);
 	return context;

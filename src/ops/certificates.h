@@ -1,6 +1,6 @@
 /* certificates: the front's TLS: one current SSL_CTX, swapped as a whole.
  *
- * From tls.cert and tls.key (PEM, chain), or acme's files in data_dir/acme once there, or a
+ * From tls.cert and tls.key (PEM, chain), or acme's files once there, or a
  * self-signed EC P-256 one (localhost, this host's name, acme.domains, 127.0.0.1, ::1) kept in
  * data_dir/tls. TLS 1.2 and up, session tickets, ALPN http/1.1 only. A reload that fails keeps the
  * old one and goes to the journal. Any thread. */
@@ -21,5 +21,8 @@ bool certificates_reload(void);
 struct ssl_ctx_st *certificates_current(void);
 unsigned certificates_generation(void); /* one atomic load; grows with each swap */
 void certificates_fini(void);
+
+/* Where ACME's files are: data_dir/acme/HOST-OF-THE-DIRECTORY-URL. Caller frees. */
+char *certificates_acme_directory(const struct settings *s);
 
 #endif

@@ -174,12 +174,12 @@ static bool check_master_key(const char *value, char **normal)
 static bool check_email(const char *value, char **normal)
 {
 	const char *at = strchr(value, '@');
-	return at && at != value && at[1] && check_token(value, normal) && !strpbrk(value, ",;<>\"");
+	return at && at != value && *value != '-' && at[1] && check_token(value, normal) && !strpbrk(value, ",;<>\"");
 }
 
 static bool check_https_url(const char *value, char **normal)
 {
-	return strncasecmp(value, "https://", 8) == 0 && value[8] && value[8] != '/' && check_token(value, normal);
+	return strncasecmp(value, "https://", 8) == 0 && isalnum((unsigned char)value[8]) && check_token(value, normal);
 }
 
 #define LISTEN_ACCEPTS "host:port, [::]:port, :port or a port alone, from 1 to 65535"
