@@ -106,6 +106,7 @@ install_as_root() {
 		trap 'exit 130' INT TERM HUP
 	fi
 	apt-get -o DPkg::Lock::Timeout=300 update -q
+	[ $# -gt 0 ] || return 0
 	apt-get -o DPkg::Lock::Timeout=300 install -q -y --no-install-recommends "$@" || return 1
 	for service in $new_services; do
 		unit_exists "$service" || continue
@@ -115,18 +116,22 @@ install_as_root() {
 	done
 }
 
-install_packages() {
-	[ -n "$*" ] || return 0
-	command -v apt-get >/dev/null || die "no apt-get here; install by hand what stands for: $*"
-	say "installing: $*"
+# Without packages: only brings the package lists up to date.
+as_root() {
 	if [ "$(id -u)" = 0 ]; then
 		sh "$SELF" --as-root "$@"
 	elif command -v sudo >/dev/null; then
 		sudo sh "$SELF" --as-root "$@"
 	else
-		die "these packages are missing, and there is neither root nor sudo here. As root:
-  apt-get install --no-install-recommends $*"
+		die "packages are missing, and there is neither root nor sudo here. As root:
+  apt-get update && apt-get install --no-install-recommends $*"
 	fi || die "the packages could not be installed (apt's own words are above)"
+}
+
+install_packages() {
+	[ -n "$*" ] || return 0
+	say "installing: $*"
+	as_root "$@"
 }
 
 # ---- libraries that the system has too old -----------------------------------------------------
@@ -254,6 +259,7 @@ provide_libraries() {
 	[ -n "$wanted" ] || return 0
 	from_system=
 	from_source=
+	[ -n "$(candidate_version libmicrohttpd-dev)" ] || as_root
 	while IFS='|' read -r name _ version package; do
 		candidate=$(candidate_version "$package")
 		if [ -n "$candidate" ] && dpkg --compare-versions "${candidate#*:}" ge "$version"; then
