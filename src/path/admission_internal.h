@@ -185,7 +185,7 @@ struct admission_ticket {
 
 /* ---- admission_scripts.c ---- */
 
-enum admission_script { SCRIPT_ADMIT, SCRIPT_KEY, SCRIPT_SETTLE, SCRIPT_LEAVE, SCRIPT_RENEW, SCRIPT_LOGIN, ADMISSION_SCRIPTS };
+enum admission_script { SCRIPT_ADMIT, SCRIPT_KEY, SCRIPT_SETTLE, SCRIPT_LEAVE, SCRIPT_RENEW, ADMISSION_SCRIPTS };
 
 struct redis_async_script *admission_scripts_new(void); /* ADMISSION_SCRIPTS of them */
 void admission_scripts_free(struct redis_async_script *scripts);

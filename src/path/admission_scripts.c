@@ -20,7 +20,6 @@ static const char *const parts[ADMISSION_SCRIPTS][6] = {
 	[SCRIPT_SETTLE] = {"admission_window.lua", "admission_adjust.lua", "admission_settle.lua"},
 	[SCRIPT_LEAVE] = {"admission_leave.lua"},
 	[SCRIPT_RENEW] = {"admission_window.lua", "admission_renew.lua"},
-	[SCRIPT_LOGIN] = {"admission_login.lua"},
 };
 
 /* "" stands for the table of health. */

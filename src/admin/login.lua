@@ -15,7 +15,7 @@ for x, key in ipairs(KEYS) do
 		local limit, wrong = tonumber(ARGV[2 + x]), call('ZCARD', key)
 		if wrong >= limit then
 			local nth = call('ZRANGE', key, wrong - limit, wrong - limit, 'WITHSCORES')
-			retry = math.max(retry, nth[2] + span + 1 - now)
+			retry = math.max(retry, nth[2] + span - now, 1)
 		elseif wrong + call('ZCARD', key .. ':t') >= limit then
 			pending = true
 		end
