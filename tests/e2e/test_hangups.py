@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
@@ -240,8 +241,6 @@ def test_timeout_spares_what_is_in_time(gateway, server):
 def test_connect_timeout(gateway):
     """A listener whose queue is full lets no connection in."""
     with RawServer(backlog=0) as full:
-        import socket
-
         fillers = []
         for _ in range(4):
             filler = socket.socket()

@@ -6,6 +6,7 @@ import email.utils
 import gzip
 import hashlib
 import os
+import threading
 import time
 
 import pytest
@@ -187,8 +188,6 @@ def test_empty_body(pair):
 def test_large_body_is_unchanged(gateway, server, prefix, framing):
     body = os.urandom(1 << 20) * 8
     head = {"length": f"Content-Length: {len(body)}\r\n", "chunked": "Transfer-Encoding: chunked\r\n", "close": ""}
-
-    import threading
 
     def serve():
         upstream = server.accept()
