@@ -8,6 +8,7 @@
 enum chunk_state {
 	SIZE_FIRST, /* the first digit of a size */
 	SIZE,
+	SIZE_BLANK, /* white space before an extension (RFC 9112, 7.1.1: BWS) */
 	EXTENSION,
 	SIZE_LF,
 	DATA,
@@ -48,8 +49,8 @@ static bool size_byte(struct http_body *b, char c)
 	if (b->state == SIZE_FIRST)
 		return false;
 	b->line_bytes = 0;
-	b->state = c == ';' ? EXTENSION : SIZE_LF;
-	return c == ';' || c == '\r';
+	b->state = c == ';' ? EXTENSION : c == '\r' ? SIZE_LF : SIZE_BLANK;
+	return c == ';' || c == '\r' || c == ' ' || c == '\t';
 }
 
 static bool trailer_byte(struct http_body *b, char c)
@@ -76,6 +77,10 @@ static bool framing_byte(struct http_body *b, char c)
 	case SIZE_FIRST:
 	case SIZE:
 		return size_byte(b, c);
+	case SIZE_BLANK:
+		if (c == ';')
+			b->state = EXTENSION;
+		return c == ';' || ((c == ' ' || c == '\t') && ++b->line_bytes <= EXTENSION_MAX);
 	case EXTENSION:
 		if (c == '\r')
 			b->state = SIZE_LF;

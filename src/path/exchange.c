@@ -460,7 +460,7 @@ static enum front_end ending(const struct exchange *ex)
 static void release(struct exchange *ex)
 {
 	struct plane *p = ex->plane;
-	exchange_drop_upstream(ex, ex->reusable);
+	exchange_drop_upstream(ex, false); /* a whole answer has given it back already */
 	loop_timer_cancel(p->loop, &ex->deadline);
 	loop_timer_cancel(p->loop, &ex->patience);
 	relay_free(&ex->up);

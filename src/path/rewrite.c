@@ -17,13 +17,10 @@ static bool put_span(struct buf *out, struct http_span span)
 	return buf_append(out, span.at, span.length);
 }
 
+/* The line as it came, without the white space at its end. */
 static bool put_field(struct buf *out, const struct http_field *f)
 {
-	/* A field is contiguous in most heads: one copy, unless white space stood around the value. */
-	if (f->value == f->name + f->name_length + 2 && f->name[f->name_length + 1] == ' ')
-		return buf_append(out, f->name, (size_t)f->name_length + 2 + f->value_length) && buf_append(out, "\r\n", 2);
-	return buf_append(out, f->name, f->name_length) && buf_append(out, ": ", 2) &&
-		buf_append(out, f->value, f->value_length) && buf_append(out, "\r\n", 2);
+	return buf_append(out, f->name, (size_t)(f->value + f->value_length - f->name)) && buf_append(out, "\r\n", 2);
 }
 
 static bool put_named(struct buf *out, const struct http_field *f, const char *value)
@@ -124,7 +121,9 @@ struct seen {
 static bool is_event_stream(const struct http_field *f)
 {
 	static const char type[] = "text/event-stream";
-	return f->value_length >= sizeof type - 1 && strncasecmp(f->value, type, sizeof type - 1) == 0;
+	size_t length = sizeof type - 1;
+	return f->value_length >= length && strncasecmp(f->value, type, length) == 0 &&
+		(f->value_length == length || strchr("; \t", f->value[length]));
 }
 
 static bool put_response_field(const struct rewrite_response *r, struct buf *out, const struct http_field *f, struct seen *seen)
