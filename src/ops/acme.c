@@ -181,8 +181,9 @@ static int open_log(const struct acme *a, off_t *from)
 	return fd;
 }
 
-/* uacme's exit status is 0 where something was done, 1 where nothing is due, 2 on a fault. */
-static enum run_result run(struct acme *a, const char *const *arguments, const char *what)
+/* uacme's exit status is 0 where something was done, 1 where nothing is due, 2 on a fault; *fault
+ * says which (caller frees). */
+static enum run_result run(struct acme *a, const char *const *arguments, char **fault)
 {
 	struct child child;
 	int status = 0;
@@ -192,7 +193,7 @@ static enum run_result run(struct acme *a, const char *const *arguments, const c
 		.output_fd = log_fd, .keep_fd = -1};
 	bool started = log_fd >= 0 && child_start(&child, &options);
 	if (!started)
-		journal_add(MODULE, "%s cannot be started: %s", a->program, strerror(errno));
+		*fault = check_printf("%s cannot be started: %s", a->program, strerror(errno));
 	if (log_fd >= 0)
 		close(log_fd);
 	if (!started)
@@ -204,23 +205,23 @@ static enum run_result run(struct acme *a, const char *const *arguments, const c
 		child_stop(&child, STOP_GRACE_MS);
 	if (event == CHILD_STOP_ASKED)
 		return RUN_STOPPED;
-	char *line = event == CHILD_TIMEOUT ? check_strdup("it took longer than ten minutes") : last_line(a->log_path, from);
-	char *end = child_describe_status(status);
-	journal_add(MODULE, "%s for %s failed: %s (see %s)", what, a->names[0], *line ? line : end, a->log_path);
-	free(end);
-	free(line);
+	*fault = event == CHILD_TIMEOUT ? check_strdup("it took longer than ten minutes") : last_line(a->log_path, from);
+	if (!**fault) {
+		free(*fault);
+		*fault = child_describe_status(status);
+	}
 	return RUN_FAILED;
 }
 
-static enum run_result run_new_account(struct acme *a)
+static enum run_result run_new_account(struct acme *a, char **fault)
 {
 	const char *email = a->settings->acme_email;
 	const char *const arguments[] = {"uacme", "-v", "-c", a->directory, "-a", a->settings->acme_directory_url,
 		"-t", "EC", "-y", "new", *email ? email : NULL, NULL};
-	return run(a, arguments, "the account at the certificate authority");
+	return run(a, arguments, fault);
 }
 
-static enum run_result run_issue(struct acme *a)
+static enum run_result run_issue(struct acme *a, char **fault)
 {
 	const char *arguments[16 + NAMES] = {"uacme", "-v", "-c", a->directory, "-a", a->settings->acme_directory_url,
 		"-t", "EC", "-o", "-h", a->hook, "issue"};
@@ -229,26 +230,29 @@ static enum run_result run_issue(struct acme *a)
 		count++;
 	for (size_t i = 0; a->names[i]; i++)
 		arguments[count++] = a->names[i];
-	return run(a, arguments, "the certificate");
+	return run(a, arguments, fault);
 }
 
+/* The file `account` marks an account that has worked. Without it one is asked for first; that fails
+ * where there is one already, so only the certificate decides, and a fault takes the mark away. */
 static enum run_result check(struct acme *a)
 {
-	char *account = check_printf("%s/account", a->directory);
-	bool has_account = access(account, F_OK) == 0;
-	enum run_result result = has_account ? RUN_UNCHANGED : run_new_account(a);
-	if (!has_account && (result == RUN_CHANGED || result == RUN_UNCHANGED)) {
-		int fd = open(account, O_WRONLY | O_CREAT | O_CLOEXEC, 0600); /* a mark: it is registered */
+	char *mark = check_printf("%s/account", a->directory), *account_fault = NULL, *fault = NULL;
+	enum run_result result = access(mark, F_OK) == 0 ? RUN_UNCHANGED : run_new_account(a, &account_fault);
+	if (result != RUN_STOPPED)
+		result = run_issue(a, &fault);
+	if (result == RUN_CHANGED || result == RUN_UNCHANGED) {
+		int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 		if (fd >= 0)
 			close(fd);
-		has_account = true;
+	} else if (result == RUN_FAILED) {
+		unlink(mark);
+		journal_add(MODULE, "no certificate for %s: %s%s%s (see %s)", a->names[0], fault,
+			account_fault ? "; account: " : "", account_fault ? account_fault : "", a->log_path);
 	}
-	if (has_account) {
-		result = run_issue(a);
-		if (result == RUN_FAILED)
-			unlink(account); /* it may be gone there: register again the next time, which does no harm */
-	}
-	free(account);
+	free(account_fault);
+	free(fault);
+	free(mark);
 	return result;
 }
 
