@@ -1,6 +1,6 @@
 /* snapshot: the configuration as it is at one moment, immutable, shared by all threads.
  *
- * Built by the watcher (state/store loads, state/schema validates), handed to each worker through
+ * Built by state/store (state/snapshot_build.h), handed on by the watcher to each worker through
  * its mailbox with a reference of its own. Everything reachable from it lives as long as it does.
  * Absent numbers are 0 (= no limit), absent strings NULL unless said. */
 #ifndef APIPROXY_STATE_SNAPSHOT_H
@@ -59,7 +59,7 @@ struct mapping {
 	bool has_queue;
 	double queue_rate_per_second;
 	uint64_t queue_capacity;
-	uint64_t queue_timeout_ms;
+	uint64_t queue_timeout_ms; /* 0: waits as long as it takes */
 	const char *key_header;  /* NULL: where the dialect has it */
 	uint64_t reserve_output_tokens;
 	uint64_t max_body_bytes;
@@ -73,7 +73,7 @@ struct subject {             /* a client (id) or a user (username) */
 	struct limits limits;
 	size_t mapping_count;    /* 0: may go everywhere */
 	const char *const *mappings;
-	int64_t expires_at_ms;   /* Unix time; 0: never; users: 0 */
+	int64_t expires_at_ms;   /* Unix time; 0: never */
 	bool enabled;
 	bool is_user;
 	uint8_t key_sha256[32];  /* clients */
@@ -85,8 +85,9 @@ struct snapshot;
 struct snapshot *snapshot_ref(struct snapshot *s); /* any thread */
 void snapshot_unref(struct snapshot *s);           /* any thread; NULL is fine */
 
-/* The enabled mapping with the longest prefix that matches path (query not included) on a segment
- * boundary, or NULL. No allocation, no lock. */
+/* The mapping with the longest prefix that matches path (query not included) on a segment boundary;
+ * NULL where there is none or that one is disabled (a shorter prefix does not step in). No
+ * allocation, no lock. */
 const struct mapping *snapshot_route(const struct snapshot *s, const char *path, size_t length);
 
 const struct subject *snapshot_client_by_sha256(const struct snapshot *s, const uint8_t sha256[32]); /* constant-time compare */

@@ -1,0 +1,101 @@
+/* store_internal: what the parts of state/store share: store.c (the operations), store_load.c (what
+ * Redis has), store_document.c (whole configurations). Everything under the store's mutex. */
+#ifndef APIPROXY_STATE_STORE_INTERNAL_H
+#define APIPROXY_STATE_STORE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "state/store.h"
+
+struct redis_sync;
+struct subjects;
+
+#define STORE_CHANNEL "apiproxy:changed"
+#define STORE_MARKER "apiproxy:bootstrapped"
+#define STORE_JWT_SECRET "apiproxy:jwt_secret"
+
+enum { STORE_DEADLINE_MS = 1000 }; /* for each wait; loads and whole configurations have more */
+
+struct image_entry {
+	char *field, *value; /* a NUL follows each */
+	size_t field_length, value_length;
+};
+
+struct image { /* one hash as it is in Redis, sorted by field */
+	struct image_entry *entries;
+	size_t count, room;
+};
+
+struct bad_values { /* fingerprints of the values that were told to be bad, sorted */
+	uint64_t *items;
+	size_t count;
+};
+
+struct store {
+	pthread_mutex_t mutex;
+	const struct redis_address *address;
+	uint8_t master_key[32];
+	char *given_jwt_secret; /* "": shared */
+	char *bootstrap_file;   /* "": built in */
+	struct stats *stats;
+
+	struct redis_sync *main;      /* loads, changes */
+	struct redis_sync *guards[2]; /* one of them watches since before the last load, in turns */
+	int guard;                    /* that one; -1: none */
+
+	bool loaded;                  /* images are from Redis */
+	bool filled;                  /* and the marker was there */
+	bool down;                    /* told so */
+	bool bootstrap_failed;        /* told so: not again */
+	struct image images[SCHEMA_KINDS];
+	struct bad_values bad[SCHEMA_KINDS];
+	struct subjects *clients, *users;
+	char *jwt_secret;
+	struct snapshot *latest;      /* never NULL */
+};
+
+/* ---- store_image.c ---- */
+void image_add(struct image *image, const char *field, size_t field_length, const char *value, size_t value_length);
+void image_seal(struct image *image); /* sorts */
+bool image_equals(const struct image *a, const struct image *b);
+const struct image_entry *image_find(const struct image *image, const char *field); /* NULL: not there */
+void image_fini(struct image *image);
+
+/* ---- store_build.c ---- */
+void store_rebuild(struct store *s, const bool changed[SCHEMA_KINDS]); /* images -> snapshot */
+
+/* ---- store_load.c ---- */
+/* Brings images and snapshot up to date. */
+enum store_result store_load_if_changed(struct store *s, struct faults *faults);
+/* The same, and main WATCHes the hashes (one kind, or all: SCHEMA_KINDS) since before. */
+enum store_result store_begin(struct store *s, enum schema_kind kind, struct faults *faults);
+
+struct store_change {
+	const char *field, *value; /* value NULL: deleted */
+};
+enum commit_result { COMMIT_DONE, COMMIT_LOST, COMMIT_FAILED }; /* LOST: somebody else was quicker, begin again */
+enum commit_result store_commit(struct store *s, enum schema_kind kind, const struct store_change *changes, size_t count,
+	struct faults *faults);
+/* Replaces all hashes after store_begin(…, SCHEMA_KINDS) or, on an empty Redis, after a WATCH. */
+enum commit_result store_commit_all(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults);
+enum store_result store_unavailable(struct store *s, struct redis_sync *r, struct faults *faults);
+
+/* ---- store_entry.c: one entry and its secret ---- */
+/* What is stored under an id: NULL where it is not there or (entry) not good. The entry is the caller's. */
+const struct image_entry *store_find_raw(const struct store *s, enum schema_kind kind, const char *id);
+struct cJSON *store_find_entry(const struct store *s, enum schema_kind kind, const char *id);
+
+/* Puts an entry's secret into its stored form, taking the one of stored (NULL: nothing stored) where
+ * it has none. *client_key (NULL: not allowed to) gets the key made for a client that has neither. */
+bool store_resolve_secret(const struct store *s, enum schema_kind kind, struct cJSON *entry, const struct cJSON *stored,
+	const char *place, char **client_key, struct faults *faults);
+void store_hash_password(struct cJSON *entry); /* slow; nothing where there is none */
+const char *store_field(enum schema_kind kind, const struct cJSON *entry); /* of the hash */
+struct cJSON *store_show(const struct store *s, enum schema_kind kind, const struct cJSON *entry); /* for the API */
+
+/* ---- store_document.c: whole configurations ---- */
+void store_sort(enum schema_kind kind, struct cJSON *array); /* objects of the API, by id */
+/* The bootstrap document as images, sealed. False: faults. */
+bool store_read_bootstrap(struct store *s, struct image images[SCHEMA_KINDS], struct faults *faults);
+
+#endif

@@ -1,0 +1,439 @@
+/* store_load: what Redis has, and how it gets there.
+ *
+ * The guard: two connections take turns. Before a look, the resting one WATCHes every key; then the
+ * other one's empty MULTI/EXEC tells whether anything was touched since it began to watch. So no
+ * moment is unwatched, and a look that finds nothing costs two round trips, whatever the size.
+ * Invariant: while guard >= 0 that connection has watched since before the images were read. */
+#include "state/store_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <cjson/cJSON.h>
+#include <hiredis/hiredis.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "state/faults.h"
+#include "state/journal.h"
+#include "state/redis_sync.h"
+#include "state/secrets.h"
+
+enum { ROUNDS_MAX = 5, HSET_ENTRIES = 256, BULK_DEADLINE_MS = 5000 };
+
+#define ALL_KEYS "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER " " STORE_JWT_SECRET
+#define CONTENT_KEYS "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER
+
+enum store_result store_unavailable(struct store *s, struct redis_sync *r, struct faults *faults)
+{
+	faults_add(faults, NULL, "Redis is not available: %s", redis_sync_error(r));
+	s->guard = -1;
+	return STORE_UNAVAILABLE;
+}
+
+/* Frees a reply; false where it is none or an error, which goes to faults. */
+static bool accept(struct redis_sync *r, redisReply *take_reply, struct faults *faults)
+{
+	bool ok = take_reply && take_reply->type != REDIS_REPLY_ERROR;
+	if (!take_reply)
+		faults_add(faults, NULL, "Redis is not available: %s", redis_sync_error(r));
+	else if (!ok)
+		faults_add(faults, NULL, "Redis says: %s", take_reply->str);
+	freeReplyObject(take_reply);
+	return ok;
+}
+
+/* ---- the guard ---- */
+
+enum guard_state { GUARD_SAME, GUARD_CHANGED, GUARD_FAILED };
+
+static bool has_fired(struct redis_sync *guard)
+{
+	redisReply *multi = NULL, *exec = NULL;
+	bool same = redis_sync_append(guard, "MULTI") && redis_sync_append(guard, "EXEC") &&
+		(multi = redis_sync_read(guard)) && (exec = redis_sync_read(guard)) && exec->type == REDIS_REPLY_ARRAY;
+	freeReplyObject(multi);
+	freeReplyObject(exec);
+	return !same;
+}
+
+static enum guard_state look(struct store *s, struct faults *faults)
+{
+	int resting = s->guard == 0 ? 1 : 0, watching = s->guard;
+	struct redis_sync *next = s->guards[resting];
+	if (!accept(next, redis_sync_command(next, "WATCH " ALL_KEYS), faults)) {
+		s->guard = -1;
+		return GUARD_FAILED;
+	}
+	s->guard = resting;
+	return watching < 0 || has_fired(s->guards[watching]) ? GUARD_CHANGED : GUARD_SAME;
+}
+
+/* ---- reading all ---- */
+
+enum { REPLY_MARKER = SCHEMA_KINDS, REPLY_JWT_SECRET, REPLY_COUNT };
+
+static redisReply *read_all(struct store *s, struct faults *faults)
+{
+	static const char *const commands[] = { "MULTI", "HGETALL apiproxy:mappings", "HGETALL apiproxy:keys",
+		"HGETALL apiproxy:clients", "HGETALL apiproxy:users", "GET " STORE_MARKER, "GET " STORE_JWT_SECRET, "EXEC" };
+	enum { COUNT = sizeof(commands) / sizeof(*commands) };
+	bool ok = redis_sync_connect(s->main);
+	redis_sync_set_deadline(s->main, BULK_DEADLINE_MS); /* that Redis answers at all, the guard has seen */
+	for (size_t i = 0; ok && i < COUNT; i++)
+		ok = redis_sync_append(s->main, commands[i]);
+	for (size_t i = 0; ok && i < COUNT - 1; i++)
+		ok = accept(s->main, redis_sync_read(s->main), faults);
+	redisReply *all = ok ? redis_sync_read(s->main) : NULL;
+	redis_sync_set_deadline(s->main, STORE_DEADLINE_MS);
+	if (all && all->type == REDIS_REPLY_ARRAY && all->elements == REPLY_COUNT)
+		return all;
+	if (!ok || !all)
+		redis_sync_close(s->main); /* half a pipeline is of no use */
+	if (!faults->count)
+		faults_add(faults, NULL, "Redis is not available: %s", all && all->type == REDIS_REPLY_ERROR ? all->str : redis_sync_error(s->main));
+	freeReplyObject(all);
+	return NULL;
+}
+
+static bool is_empty(const redisReply *all)
+{
+	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
+		if (all->element[kind]->type != REDIS_REPLY_ARRAY || all->element[kind]->elements)
+			return false;
+	return all->element[REPLY_MARKER]->type == REDIS_REPLY_NIL;
+}
+
+/* ---- filling an empty Redis ---- */
+
+static bool append_hash(struct store *s, enum schema_kind kind, const struct image *image)
+{
+	const char *arguments[2 + 2 * HSET_ENTRIES] = { "HSET", schema_infos[kind].redis };
+	size_t lengths[2 + 2 * HSET_ENTRIES] = { 4, strlen(schema_infos[kind].redis) };
+	for (size_t i = 0; i < image->count;) {
+		int count = 2;
+		for (; i < image->count && count < 2 + 2 * HSET_ENTRIES; i++) {
+			const struct image_entry *entry = &image->entries[i];
+			lengths[count] = entry->field_length;
+			arguments[count++] = entry->field;
+			lengths[count] = entry->value_length;
+			arguments[count++] = entry->value;
+		}
+		if (!redis_sync_append_argv(s->main, count, arguments, lengths))
+			return false;
+	}
+	return true;
+}
+
+/* Reads the replies of what was queued since MULTI, count of them, and EXEC's. */
+static enum commit_result finish_commit(struct store *s, size_t count, struct faults *faults)
+{
+	bool ok = true;
+	for (size_t i = 0; i < count && ok; i++)
+		ok = accept(s->main, redis_sync_read(s->main), faults);
+	redisReply *exec = ok ? redis_sync_read(s->main) : NULL;
+	if (exec && exec->type == REDIS_REPLY_NIL) {
+		freeReplyObject(exec);
+		return COMMIT_LOST;
+	}
+	for (size_t i = 0; exec && exec->type == REDIS_REPLY_ARRAY && ok && i < exec->elements; i++) {
+		ok = exec->element[i]->type != REDIS_REPLY_ERROR;
+		if (!ok)
+			faults_add(faults, NULL, "Redis says: %s", exec->element[i]->str);
+	}
+	if (!ok)
+		freeReplyObject(exec);
+	else
+		ok = accept(s->main, exec, faults);
+	if (!ok)
+		redis_sync_close(s->main);
+	return ok ? COMMIT_DONE : COMMIT_FAILED;
+}
+
+enum commit_result store_commit_all(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults)
+{
+	size_t count = 1;
+	redis_sync_set_deadline(s->main, BULK_DEADLINE_MS);
+	bool ok = redis_sync_append(s->main, "MULTI");
+	for (int kind = 0; ok && kind < SCHEMA_KINDS; kind++) {
+		const char *name = schema_infos[kind].redis;
+		ok = redis_sync_append(s->main, "DEL %s", name) && append_hash(s, kind, &images[kind]) &&
+			redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", name);
+		count += 2 + (images[kind].count + HSET_ENTRIES - 1) / HSET_ENTRIES;
+	}
+	if (ok && s->jwt_secret && !*s->given_jwt_secret) {
+		ok = redis_sync_append(s->main, "SET " STORE_JWT_SECRET " %s NX", s->jwt_secret);
+		count++;
+	}
+	if (!ok || !redis_sync_append(s->main, "SET " STORE_MARKER " 1") || !redis_sync_append(s->main, "EXEC")) {
+		store_unavailable(s, s->main, faults);
+		return COMMIT_FAILED;
+	}
+	enum commit_result result = finish_commit(s, count + 1, faults);
+	redis_sync_set_deadline(s->main, STORE_DEADLINE_MS);
+	return result;
+}
+
+/* Only where it is still empty: whoever comes second finds it filled. */
+static bool fill(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults)
+{
+	if (!accept(s->main, redis_sync_command(s->main, "WATCH " CONTENT_KEYS), faults))
+		return false;
+	redisReply *exists = redis_sync_command(s->main, "EXISTS " CONTENT_KEYS);
+	bool empty = exists && exists->type == REDIS_REPLY_INTEGER && exists->integer == 0;
+	if (!accept(s->main, exists, faults))
+		return false;
+	if (!empty)
+		return accept(s->main, redis_sync_command(s->main, "UNWATCH"), faults);
+	return store_commit_all(s, images, faults) != COMMIT_FAILED;
+}
+
+static bool bootstrap(struct store *s, struct faults *faults)
+{
+	struct image images[SCHEMA_KINDS] = { 0 };
+	struct faults wrong = { 0 };
+	bool ok = store_read_bootstrap(s, images, &wrong);
+	if (ok) {
+		ok = fill(s, images, faults);
+		if (ok)
+			log_info("config", "the store was empty: filled with %zu mappings from %s", images[SCHEMA_MAPPING].count,
+				*s->bootstrap_file ? s->bootstrap_file : "the built-in list");
+	} else {
+		for (size_t i = 0; i < wrong.count; i++)
+			journal_add("config", "bootstrap: %s", wrong.items[i]);
+		s->bootstrap_failed = true;
+		ok = true;
+	}
+	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
+		image_fini(&images[kind]);
+	faults_fini(&wrong);
+	return ok;
+}
+
+static bool restore(struct store *s, struct faults *faults)
+{
+	journal_add("config", "Redis came back empty: this node keeps its %zu mappings, %zu keys, %zu clients and %zu users, and writes them back",
+		s->images[SCHEMA_MAPPING].count, s->images[SCHEMA_KEY].count, s->images[SCHEMA_CLIENT].count,
+		s->images[SCHEMA_USER].count);
+	return fill(s, s->images, faults);
+}
+
+/* ---- vendor keys found in plain text ---- */
+
+/* The value with its key sealed, other fields kept; NULL: there is nothing to seal. */
+static char *sealed_value(struct store *s, const struct image_entry *entry)
+{
+	struct faults ignored = { 0 };
+	char *value = NULL;
+	cJSON *known = schema_from_redis(SCHEMA_KEY, entry->field, entry->value, entry->value_length, &ignored);
+	const char *plain = known ? cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(known, "key")) : NULL;
+	if (plain) {
+		const char *pool = cJSON_GetObjectItemCaseSensitive(known, "pool")->valuestring;
+		char *sealed = secrets_seal(s->master_key, entry->field, pool, plain);
+		cJSON *raw = cJSON_ParseWithLength(entry->value, entry->value_length);
+		CHECK(raw);
+		while (cJSON_GetObjectItemCaseSensitive(raw, "key"))
+			cJSON_DeleteItemFromObjectCaseSensitive(raw, "key");
+		while (cJSON_GetObjectItemCaseSensitive(raw, "key_encrypted"))
+			cJSON_DeleteItemFromObjectCaseSensitive(raw, "key_encrypted");
+		CHECK(cJSON_AddStringToObject(raw, "key_encrypted", sealed));
+		value = cJSON_PrintUnformatted(raw);
+		CHECK(value);
+		cJSON_Delete(raw);
+		free(sealed);
+	}
+	cJSON_Delete(known);
+	faults_fini(&ignored);
+	return value;
+}
+
+static bool seal_one(struct store *s, const struct image_entry *entry, const char *value, struct faults *faults)
+{
+	struct store_change change = { entry->field, value };
+	if (!accept(s->main, redis_sync_command(s->main, "WATCH apiproxy:keys"), faults))
+		return false;
+	redisReply *now = redis_sync_command(s->main, "HGET apiproxy:keys %s", entry->field);
+	bool same = now && now->type == REDIS_REPLY_STRING && now->len == entry->value_length &&
+		memcmp(now->str, entry->value, now->len) == 0;
+	if (!accept(s->main, now, faults))
+		return false;
+	if (!same)
+		return accept(s->main, redis_sync_command(s->main, "UNWATCH"), faults);
+	return store_commit(s, SCHEMA_KEY, &change, 1, faults) != COMMIT_FAILED;
+}
+
+/* True: some were there and were tried; read again. */
+static bool seal_plain_keys(struct store *s, const struct image *keys)
+{
+	struct faults faults = { 0 };
+	bool tried = false;
+	for (size_t i = 0; i < keys->count && !faults.count; i++) {
+		char *value = sealed_value(s, &keys->entries[i]);
+		if (value)
+			tried = seal_one(s, &keys->entries[i], value, &faults) || tried;
+		secrets_free(value);
+	}
+	if (faults.count)
+		journal_add("config", "a vendor key in plain text could not be encrypted in place: %s", faults.items[0]);
+	faults_fini(&faults);
+	return tried;
+}
+
+/* ---- loading ---- */
+
+static void read_image(const redisReply *hash, struct image *image)
+{
+	for (size_t i = 0; i + 1 < hash->elements; i += 2)
+		image_add(image, hash->element[i]->str, hash->element[i]->len, hash->element[i + 1]->str, hash->element[i + 1]->len);
+	image_seal(image);
+}
+
+/* The secret in force; makes the shared one where there is none. */
+static char *find_jwt_secret(struct store *s, const redisReply *shared, struct faults *faults)
+{
+	if (*s->given_jwt_secret)
+		return check_strdup(s->given_jwt_secret);
+	if (shared->type == REDIS_REPLY_STRING && shared->len)
+		return check_strdup(shared->str);
+	char *made = secrets_new_token(), *secret = NULL;
+	if (accept(s->main, redis_sync_command(s->main, "SET " STORE_JWT_SECRET " %s NX", made), faults)) {
+		redisReply *now = redis_sync_command(s->main, "GET " STORE_JWT_SECRET);
+		if (now && now->type == REDIS_REPLY_STRING && now->len)
+			secret = check_strdup(now->str);
+		freeReplyObject(now);
+	}
+	secrets_free(made);
+	if (!secret && !faults->count)
+		faults_add(faults, NULL, "Redis does not keep " STORE_JWT_SECRET);
+	return secret;
+}
+
+static bool take_over(struct store *s, const redisReply *all, struct faults *faults)
+{
+	bool changed[SCHEMA_KINDS], any = !s->loaded;
+	char *secret = find_jwt_secret(s, all->element[REPLY_JWT_SECRET], faults);
+	if (!secret)
+		return false;
+	any = any || strcmp(secret, s->jwt_secret) != 0;
+	secrets_free(s->jwt_secret);
+	s->jwt_secret = secret;
+	for (int kind = 0; kind < SCHEMA_KINDS; kind++) {
+		struct image image = { 0 };
+		changed[kind] = false;
+		if (all->element[kind]->type != REDIS_REPLY_ARRAY) {
+			journal_add("config", "%s is no hash: skipped, what was known of it stays", schema_infos[kind].redis);
+			continue;
+		}
+		read_image(all->element[kind], &image);
+		changed[kind] = !s->loaded || !image_equals(&image, &s->images[kind]);
+		any = any || changed[kind];
+		image_fini(changed[kind] ? &s->images[kind] : &image);
+		if (changed[kind])
+			s->images[kind] = image;
+	}
+	s->loaded = true;
+	s->filled = s->filled || all->element[REPLY_MARKER]->type == REDIS_REPLY_STRING;
+	if (any)
+		store_rebuild(s, changed);
+	return true;
+}
+
+/* One round: true and *again where it changed something and must be read anew. */
+static bool load_round(struct store *s, bool *again, struct faults *faults)
+{
+	redisReply *all = read_all(s, faults);
+	struct image keys = { 0 };
+	bool ok = all;
+	*again = false;
+	if (!all)
+		return false;
+	if (is_empty(all) && (s->filled || !s->bootstrap_failed)) {
+		ok = s->filled ? restore(s, faults) : bootstrap(s, faults);
+		*again = ok;
+	} else if (all->element[REPLY_MARKER]->type == REDIS_REPLY_NIL && !is_empty(all)) {
+		ok = accept(s->main, redis_sync_command(s->main, "SET " STORE_MARKER " 1 NX"), faults);
+		*again = ok; /* the guard has seen it */
+	} else {
+		if (all->element[SCHEMA_KEY]->type == REDIS_REPLY_ARRAY)
+			read_image(all->element[SCHEMA_KEY], &keys);
+		*again = seal_plain_keys(s, &keys);
+		image_fini(&keys);
+	}
+	if (ok && !*again)
+		ok = take_over(s, all, faults);
+	freeReplyObject(all);
+	return ok;
+}
+
+static bool load(struct store *s, struct faults *faults)
+{
+	bool again = true;
+	for (int round = 0; again; round++) {
+		if (round == ROUNDS_MAX) {
+			faults_add(faults, NULL, "Redis is not available: the configuration changes faster than it can be read");
+			return false;
+		}
+		if (!load_round(s, &again, faults))
+			return false;
+		if (again && look(s, faults) == GUARD_FAILED)
+			return false;
+	}
+	return true;
+}
+
+static enum store_result checked(struct store *s, bool ok, const struct faults *faults)
+{
+	if (!ok) {
+		s->guard = -1;
+		if (!s->down)
+			journal_add("redis", "%s; traffic goes on with the last configuration", faults->items[0]);
+	} else if (s->down) {
+		log_info("redis", "Redis is back");
+	}
+	s->down = !ok;
+	return ok ? STORE_OK : STORE_UNAVAILABLE;
+}
+
+enum store_result store_load_if_changed(struct store *s, struct faults *faults)
+{
+	enum guard_state state = look(s, faults);
+	bool ok = state != GUARD_FAILED && ((state == GUARD_SAME && s->loaded) || load(s, faults));
+	return checked(s, ok, faults);
+}
+
+static bool watch(struct store *s, enum schema_kind kind, struct faults *faults)
+{
+	redisReply *reply = kind == SCHEMA_KINDS ? redis_sync_command(s->main, "WATCH " CONTENT_KEYS) :
+		redis_sync_command(s->main, "WATCH %s " STORE_MARKER, schema_infos[kind].redis);
+	return accept(s->main, reply, faults);
+}
+
+enum store_result store_begin(struct store *s, enum schema_kind kind, struct faults *faults)
+{
+	for (int round = 0; round < ROUNDS_MAX; round++) {
+		enum guard_state state = watch(s, kind, faults) ? look(s, faults) : GUARD_FAILED;
+		if (state == GUARD_SAME && s->loaded)
+			return checked(s, true, faults);
+		/* Loading uses the same connection and so ends the WATCH: watch again, look again. */
+		if (state == GUARD_FAILED || !load(s, faults))
+			return checked(s, false, faults);
+	}
+	faults_add(faults, NULL, "The configuration changes faster than it can be read; try again");
+	return STORE_UNAVAILABLE;
+}
+
+enum commit_result store_commit(struct store *s, enum schema_kind kind, const struct store_change *changes, size_t count,
+	struct faults *faults)
+{
+	const char *hash = schema_infos[kind].redis;
+	bool ok = redis_sync_append(s->main, "MULTI");
+	for (size_t i = 0; ok && i < count; i++)
+		ok = changes[i].value ? redis_sync_append(s->main, "HSET %s %s %s", hash, changes[i].field, changes[i].value) :
+			redis_sync_append(s->main, "HDEL %s %s", hash, changes[i].field);
+	ok = ok && redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", hash) && redis_sync_append(s->main, "EXEC");
+	if (!ok) {
+		store_unavailable(s, s->main, faults);
+		return COMMIT_FAILED;
+	}
+	return finish_commit(s, count + 2, faults);
+}
