@@ -98,10 +98,13 @@ void subjects_unref(struct subjects *set)
 	free(set);
 }
 
+/* Digests may be given by hand, and then be anything: all of it counts. */
 static uint64_t sha256_hash(const uint8_t sha256[32])
 {
-	uint64_t hash;
-	memcpy(&hash, sha256, sizeof(hash));
+	uint64_t words[4], hash = 0;
+	memcpy(words, sha256, sizeof(words));
+	for (int i = 0; i < 4; i++)
+		hash = (hash ^ words[i]) * 0x9e3779b97f4a7c15u, hash ^= hash >> 32;
 	return hash;
 }
 

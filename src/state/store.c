@@ -14,7 +14,7 @@
 #include "state/snapshot_build.h"
 #include "state/store_internal.h"
 
-enum { TRIES_MAX = 8 };
+enum { TRIES_MAX = 50 };
 
 struct store *store_new(const struct store_options *options)
 {

@@ -14,7 +14,7 @@
 #include "state/faults.h"
 #include "state/secrets.h"
 
-enum { BOOTSTRAP_BYTES_MAX = 64 << 20, TRIES_MAX = 8 };
+enum { BOOTSTRAP_BYTES_MAX = 64 << 20, TRIES_MAX = 50 };
 
 struct document {
 	cJSON *sections[SCHEMA_KINDS]; /* lists of entries; null where one was bad, so that places stay right */

@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cjson/cJSON.h>
 #include <hiredis/hiredis.h>
@@ -19,7 +20,7 @@
 #include "state/redis_sync.h"
 #include "state/secrets.h"
 
-enum { ROUNDS_MAX = 5, HSET_ENTRIES = 256, BULK_DEADLINE_MS = 5000 };
+enum { LOAD_ROUNDS_MAX = 5, BEGIN_ROUNDS_MAX = 50, HSET_ENTRIES = 256, BULK_DEADLINE_MS = 5000 };
 
 #define ALL_KEYS "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER " " STORE_JWT_SECRET
 #define CONTENT_KEYS "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER
@@ -75,7 +76,8 @@ enum { REPLY_MARKER = SCHEMA_KINDS, REPLY_JWT_SECRET, REPLY_COUNT };
 
 static redisReply *read_all(struct store *s, struct faults *faults)
 {
-	static const char *const commands[] = { "MULTI", "HGETALL apiproxy:mappings", "HGETALL apiproxy:keys",
+	/* A WATCH that is still there must not stop what only reads. */
+	static const char *const commands[] = { "UNWATCH", "MULTI", "HGETALL apiproxy:mappings", "HGETALL apiproxy:keys",
 		"HGETALL apiproxy:clients", "HGETALL apiproxy:users", "GET " STORE_MARKER, "GET " STORE_JWT_SECRET, "EXEC" };
 	enum { COUNT = sizeof(commands) / sizeof(*commands) };
 	bool ok = redis_sync_connect(s->main);
@@ -369,7 +371,7 @@ static bool load(struct store *s, struct faults *faults)
 {
 	bool again = true;
 	for (int round = 0; again; round++) {
-		if (round == ROUNDS_MAX) {
+		if (round == LOAD_ROUNDS_MAX) {
 			faults_add(faults, NULL, "Redis is not available: the configuration changes faster than it can be read");
 			return false;
 		}
@@ -408,9 +410,19 @@ static bool watch(struct store *s, enum schema_kind kind, struct faults *faults)
 	return accept(s->main, reply, faults);
 }
 
+/* Nodes that change things at the same time would else keep each other from it. */
+static void step_aside(int round)
+{
+	uint16_t random;
+	secrets_random(&random, sizeof(random));
+	if (round > 0)
+		usleep(random % 1024u * (unsigned)(round < 10 ? round : 10));
+}
+
 enum store_result store_begin(struct store *s, enum schema_kind kind, struct faults *faults)
 {
-	for (int round = 0; round < ROUNDS_MAX; round++) {
+	for (int round = 0; round < BEGIN_ROUNDS_MAX; round++) {
+		step_aside(round);
 		enum guard_state state = watch(s, kind, faults) ? look(s, faults) : GUARD_FAILED;
 		if (state == GUARD_SAME && s->loaded)
 			return checked(s, true, faults);

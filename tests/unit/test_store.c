@@ -1,0 +1,642 @@
+/* store: against a real redis-server. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+#include <cmocka.h>
+
+#include <cjson/cJSON.h>
+
+#include "redis_fixture.h"
+#include "state/faults.h"
+#include "state/journal.h"
+#include "state/secrets.h"
+#include "state/snapshot.h"
+#include "state/store.h"
+
+static struct redis_fixture redis;
+
+static struct store *new_store(const char *bootstrap)
+{
+	struct store_options options = { .address = &redis.address, .bootstrap_file = bootstrap };
+	memset(options.master_key, 7, sizeof(options.master_key));
+	return store_new(&options);
+}
+
+static int set_up(void **state)
+{
+	redis_fixture_init(&redis);
+	*state = new_store(NULL);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	store_free(*state);
+	redis_fixture_fini(&redis);
+	return 0;
+}
+
+static struct snapshot *refresh(struct store *s)
+{
+	struct faults faults = { 0 };
+	struct snapshot *snapshot;
+	enum store_result result = store_refresh(s, &snapshot, &faults);
+	if (result != STORE_OK)
+		fail_msg("%s", faults.items[0]);
+	return snapshot;
+}
+
+static const struct mapping *route(struct snapshot *s, const char *path)
+{
+	return snapshot_route(s, path, strlen(path));
+}
+
+static bool is_routed(struct store *s, const char *path)
+{
+	struct snapshot *snapshot = refresh(s);
+	bool routed = route(snapshot, path) != NULL;
+	snapshot_unref(snapshot);
+	return routed;
+}
+
+/* Runs an operation whose object or faults are wanted as text. */
+static char said[4096];
+
+static enum store_result finish(enum store_result result, cJSON *object, struct faults *faults)
+{
+	char *text = object ? cJSON_PrintUnformatted(object) : faults_join(faults);
+	snprintf(said, sizeof(said), "%s", text);
+	free(text);
+	assert_true((object != NULL) == (result == STORE_OK));
+	assert_true((faults->count > 0) == (result != STORE_OK));
+	cJSON_Delete(object);
+	faults_fini(faults);
+	return result;
+}
+
+static enum store_result create(struct store *s, enum schema_kind kind, const char *json)
+{
+	struct faults faults = { 0 };
+	cJSON *input = cJSON_Parse(json), *object;
+	assert_non_null(input);
+	enum store_result result = store_create(s, kind, input, &object, &faults);
+	cJSON_Delete(input);
+	return finish(result, object, &faults);
+}
+
+static enum store_result update(struct store *s, enum schema_kind kind, const char *id, const char *json)
+{
+	struct faults faults = { 0 };
+	cJSON *input = cJSON_Parse(json), *object;
+	assert_non_null(input);
+	enum store_result result = store_update(s, kind, id, input, &object, &faults);
+	cJSON_Delete(input);
+	return finish(result, object, &faults);
+}
+
+static enum store_result get(struct store *s, enum schema_kind kind, const char *id)
+{
+	struct faults faults = { 0 };
+	cJSON *object;
+	enum store_result result = store_get(s, kind, id, &object, &faults);
+	return finish(result, object, &faults);
+}
+
+static enum store_result rotate(struct store *s, const char *id)
+{
+	struct faults faults = { 0 };
+	cJSON *object;
+	enum store_result result = store_rotate(s, id, &object, &faults);
+	return finish(result, object, &faults);
+}
+
+static enum store_result replace(struct store *s, const char *json)
+{
+	struct faults faults = { 0 };
+	cJSON *document = cJSON_Parse(json), *result;
+	assert_non_null(document);
+	enum store_result done = store_replace_all(s, document, &result, &faults);
+	cJSON_Delete(document);
+	return finish(done, result, &faults);
+}
+
+static enum store_result list(struct store *s, enum schema_kind kind)
+{
+	struct faults faults = { 0 };
+	cJSON *array;
+	enum store_result result = store_list(s, kind, &array, &faults);
+	return finish(result, array, &faults);
+}
+
+static enum store_result delete(struct store *s, enum schema_kind kind, const char *id)
+{
+	struct faults faults = { 0 };
+	enum store_result result = store_delete(s, kind, id, &faults);
+	faults_fini(&faults);
+	return result;
+}
+
+static void assert_said(const char *part)
+{
+	if (!strstr(said, part))
+		fail_msg("\"%s\" is not in: %s", part, said);
+}
+
+static void assert_not_said(const char *part)
+{
+	if (strstr(said, part))
+		fail_msg("\"%s\" is in: %s", part, said);
+}
+
+static size_t count_in_journal(const char *part)
+{
+	cJSON *journal = journal_to_json();
+	const cJSON *each;
+	size_t count = 0;
+	cJSON_ArrayForEach(each, cJSON_GetObjectItem(journal, "errors"))
+		if (strstr(cJSON_GetObjectItem(each, "message")->valuestring, part))
+			count += (size_t)cJSON_GetObjectItem(each, "count")->valuedouble;
+	cJSON_Delete(journal);
+	return count;
+}
+
+/* ---- */
+
+static void test_bootstraps_once(void **state)
+{
+	assert_true(is_routed(*state, "/openai/v1/models"));
+	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:mappings /openai"), "https://api.openai.com");
+	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:mappings"), "19");
+	redis_fixture_do(&redis, "DEL apiproxy:mappings");
+	assert_false(is_routed(*state, "/openai"));
+	struct store *restarted = new_store(NULL);
+	assert_false(is_routed(restarted, "/openai"));
+	store_free(restarted);
+}
+
+static void write_file(const char *path, const char *text)
+{
+	FILE *out = fopen(path, "w");
+	assert_non_null(out);
+	fputs(text, out);
+	fclose(out);
+}
+
+static void test_bootstraps_from_a_file(void **state)
+{
+	char path[128];
+	(void)state;
+	snprintf(path, sizeof(path), "%s/bootstrap.json", redis.directory);
+	write_file(path, "{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"http://h\"}],"
+		"\"keys\":[{\"id\":\"k\",\"pool\":\"p\",\"key\":\"vendor-secret-1\"}],"
+		"\"clients\":[{\"id\":\"c\",\"key_sha256\":\"00112233445566778899AABBCCDDEEFF00112233445566778899aabbccddeeff\"}],"
+		"\"users\":[{\"username\":\"u\",\"password\":\"pw\"}]}");
+	struct store *s = new_store(path);
+	struct snapshot *snapshot = refresh(s);
+	assert_non_null(route(snapshot, "/a"));
+	assert_string_equal(snapshot_pool(snapshot, "p")->keys[0]->secret, "vendor-secret-1");
+	assert_non_null(snapshot_client(snapshot, "c"));
+	assert_true(secrets_check_password("pw", snapshot_user(snapshot, "u")->password_hash));
+	assert_null(strstr(redis_fixture_do(&redis, "HGET apiproxy:keys k"), "vendor-secret"));
+	snapshot_unref(snapshot);
+	store_free(s);
+
+	redis_fixture_do(&redis, "FLUSHALL");
+	write_file(path, "{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"nonsense\"}],\"clients\":[{\"id\":\"x\",\"rpm\":-1}]}");
+	s = new_store(path);
+	size_t before = count_in_journal("bootstrap: ");
+	assert_false(is_routed(s, "/a"));
+	redis_fixture_do(&redis, "HSET apiproxy:mappings /b http://h");
+	assert_true(is_routed(s, "/b"));
+	assert_int_equal(count_in_journal("bootstrap: "), before + 2);
+	store_free(s);
+	unlink(path);
+}
+
+static void test_mappings(void **state)
+{
+	struct store *s = *state;
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h:1\"}"), STORE_OK);
+	assert_said("\"connect_timeout_seconds\":10");
+	assert_not_said("pool");
+	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:mappings /x"), "http://h:1");
+	assert_true(is_routed(s, "/x/y"));
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h:2\"}"), STORE_EXISTS);
+	assert_int_equal(update(s, SCHEMA_MAPPING, "/x", "{\"queue\":{\"rate_per_second\":0.5},\"timeout_seconds\":2}"), STORE_OK);
+	assert_said("\"target\":\"http://h:1\"");
+	assert_said("\"capacity\":20");
+	assert_int_equal(update(s, SCHEMA_MAPPING, "/x", "{\"queue\":{\"capacity\":3},\"timeout_seconds\":null}"), STORE_OK);
+	assert_said("\"rate_per_second\":0.5");
+	assert_said("\"capacity\":3");
+	assert_said("\"timeout_seconds\":0");
+	struct snapshot *snapshot = refresh(s);
+	assert_true(route(snapshot, "/x")->has_queue);
+	assert_int_equal(route(snapshot, "/x")->queue_timeout_ms, 5000);
+	snapshot_unref(snapshot);
+	assert_int_equal(update(s, SCHEMA_MAPPING, "/nowhere", "{}"), STORE_MISSING);
+	assert_int_equal(delete(s, SCHEMA_MAPPING, "/x"), STORE_OK);
+	assert_int_equal(delete(s, SCHEMA_MAPPING, "/x"), STORE_MISSING);
+	assert_int_equal(get(s, SCHEMA_MAPPING, "/x"), STORE_MISSING);
+	assert_false(is_routed(s, "/x/y"));
+}
+
+static void test_publishes_each_change(void **state)
+{
+	redisContext *listener = redisConnectUnix(redis.socket);
+	redisReply *reply;
+	is_routed(*state, "/x");
+	freeReplyObject(redisCommand(listener, "SUBSCRIBE apiproxy:changed"));
+	assert_int_equal(create(*state, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
+	assert_int_equal(redisGetReply(listener, (void **)&reply), REDIS_OK);
+	assert_string_equal(reply->element[2]->str, "apiproxy:mappings");
+	freeReplyObject(reply);
+	redisFree(listener);
+}
+
+static void test_notices_raw_changes_and_skips_bad_ones(void **state)
+{
+	struct store *s = *state;
+	struct snapshot *one = refresh(s), *two = refresh(s);
+	assert_ptr_equal(one, two);
+	size_t told = count_in_journal("/bad: skipped: target: ");
+	redis_fixture_do(&redis, "HSET apiproxy:mappings /raw %s /bad ftp://x /json %s",
+		"https://example.com/v1", "{\"target\":\"http://h\",\"timeout_seconds\":1.5,\"from_the_future\":{}}");
+	struct snapshot *three = refresh(s);
+	assert_ptr_not_equal(two, three);
+	assert_string_equal(route(three, "/raw/a")->target.base_path, "/v1");
+	assert_int_equal(route(three, "/json")->timeout_ms, 1500);
+	assert_null(route(three, "/bad"));
+	assert_non_null(route(three, "/openai"));
+	redis_fixture_do(&redis, "HSET apiproxy:mappings /raw2 http://h");
+	assert_true(is_routed(s, "/raw2"));
+	assert_int_equal(count_in_journal("/bad: skipped: target: "), told + 1);
+	assert_int_equal(update(s, SCHEMA_MAPPING, "/bad", "{\"enabled\":true}"), STORE_INVALID);
+	assert_said("target: is required");
+	assert_int_equal(update(s, SCHEMA_MAPPING, "/bad", "{\"target\":\"http://good\"}"), STORE_OK);
+	assert_true(is_routed(s, "/bad"));
+	redis_fixture_do(&redis, "DEL apiproxy:mappings");
+	redis_fixture_do(&redis, "SET apiproxy:mappings nonsense");
+	assert_true(is_routed(s, "/raw"));
+	snapshot_unref(one);
+	snapshot_unref(two);
+	snapshot_unref(three);
+}
+
+static void test_keys_are_sealed(void **state)
+{
+	struct store *s = *state;
+	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k1\",\"pool\":\"p\",\"weight\":0}"), STORE_INVALID);
+	assert_said("weight: must be a whole number from 1");
+	assert_said("key: is required");
+	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k1\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"), STORE_OK);
+	assert_said("\"key_hint\":\"…7890\"");
+	assert_not_said("sk-vendor");
+	assert_null(strstr(redis_fixture_do(&redis, "HGET apiproxy:keys k1"), "sk-vendor"));
+	assert_int_equal(update(s, SCHEMA_KEY, "k1", "{\"pool\":\"q\",\"weight\":5,\"key_hint\":\"sent back\"}"), STORE_OK);
+	struct snapshot *snapshot = refresh(s);
+	assert_null(snapshot_pool(snapshot, "p"));
+	assert_string_equal(snapshot_pool(snapshot, "q")->keys[0]->secret, "sk-vendor-1234567890");
+	assert_int_equal(snapshot_pool(snapshot, "q")->keys[0]->weight, 5);
+	snapshot_unref(snapshot);
+	assert_int_equal(list(s, SCHEMA_KEY), STORE_OK);
+	assert_not_said("sk-vendor");
+	assert_not_said("key_encrypted");
+}
+
+static void test_plain_key_in_redis_is_sealed_in_place(void **state)
+{
+	redis_fixture_do(&redis, "HSET apiproxy:keys raw %s", "{\"pool\":\"p\",\"key\":\"sk-plain-text-key\",\"Key\":1,\"later\":2}");
+	struct snapshot *snapshot = refresh(*state);
+	assert_string_equal(snapshot_pool(snapshot, "p")->keys[0]->secret, "sk-plain-text-key");
+	snapshot_unref(snapshot);
+	const char *now = redis_fixture_do(&redis, "HGET apiproxy:keys raw");
+	assert_null(strstr(now, "sk-plain"));
+	assert_non_null(strstr(now, "key_encrypted"));
+	assert_non_null(strstr(now, "later"));
+}
+
+static void test_wrong_master_key(void **state)
+{
+	assert_int_equal(create(*state, SCHEMA_KEY, "{\"id\":\"mine\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"), STORE_OK);
+	char *before = strdup(redis_fixture_do(&redis, "HGET apiproxy:keys mine"));
+	struct store_options options = { .address = &redis.address };
+	struct store *other = store_new(&options);
+	size_t told = count_in_journal("mine: left as it is, unused");
+	struct snapshot *snapshot = refresh(other);
+	assert_null(snapshot_pool(snapshot, "p")->keys[0]->secret);
+	snapshot_unref(snapshot);
+	assert_int_equal(count_in_journal("mine: left as it is, unused"), told + 1);
+	assert_int_equal(update(other, SCHEMA_KEY, "mine", "{\"pool\":\"other\"}"), STORE_INVALID);
+	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:keys mine"), before);
+	assert_int_equal(update(other, SCHEMA_KEY, "mine", "{\"weight\":2}"), STORE_OK);
+	snapshot = refresh(*state);
+	assert_string_equal(snapshot_pool(snapshot, "p")->keys[0]->secret, "sk-vendor-1234567890");
+	snapshot_unref(snapshot);
+	store_free(other);
+	free(before);
+}
+
+static void key_from_said(char key[64])
+{
+	const char *at = strstr(said, "\"key\":\"sk-ap-");
+	assert_non_null(at);
+	assert_int_equal(sscanf(at, "\"key\":\"%49[^\"]", key), 1);
+	assert_int_equal(strlen(key), 49);
+}
+
+static const struct subject *client_of(struct snapshot *snapshot, const char *key)
+{
+	uint8_t digest[32];
+	secrets_sha256(key, strlen(key), digest);
+	return snapshot_client_by_sha256(snapshot, digest);
+}
+
+static void test_clients(void **state)
+{
+	struct store *s = *state;
+	char first[64], second[64];
+	assert_int_equal(create(s, SCHEMA_CLIENT, "{\"id\":\"c1\",\"name\":\"Ann\",\"rpm\":5,\"mappings\":[\"/x\"],\"expires_at\":\"2030-01-01T00:00:00Z\"}"), STORE_OK);
+	key_from_said(first);
+	assert_not_said("sha256");
+	assert_int_equal(create(s, SCHEMA_CLIENT, "{\"id\":\"c1\"}"), STORE_EXISTS);
+	assert_int_equal(get(s, SCHEMA_CLIENT, "c1"), STORE_OK);
+	assert_not_said("\"key\"");
+	assert_said("\"name\":\"Ann\"");
+	struct snapshot *snapshot = refresh(s);
+	assert_string_equal(client_of(snapshot, first)->id, "c1");
+	assert_int_equal(client_of(snapshot, first)->limits.rpm, 5);
+	assert_string_equal(client_of(snapshot, first)->mappings[0], "/x");
+	assert_true(client_of(snapshot, first)->expires_at_ms == 1893456000000);
+	snapshot_unref(snapshot);
+
+	assert_int_equal(rotate(s, "c1"), STORE_OK);
+	key_from_said(second);
+	assert_int_equal(rotate(s, "nobody"), STORE_MISSING);
+	assert_int_equal(update(s, SCHEMA_CLIENT, "c1", "{\"rpm\":7,\"expires_at\":null}"), STORE_OK);
+	snapshot = refresh(s);
+	assert_null(client_of(snapshot, first));
+	assert_int_equal(client_of(snapshot, second)->limits.rpm, 7);
+	assert_true(client_of(snapshot, second)->expires_at_ms == 0);
+	snapshot_unref(snapshot);
+	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:clients"), "1");
+	assert_int_equal(delete(s, SCHEMA_CLIENT, "c1"), STORE_OK);
+	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:clients"), "0");
+}
+
+static void test_client_given_by_digest(void **state)
+{
+	char digest[65];
+	memset(digest, 'A', 64);
+	digest[64] = '\0';
+	redis_fixture_do(&redis, "HSET apiproxy:clients %s %s", digest, "{\"id\":\"raw\"}");
+	assert_int_equal(update(*state, SCHEMA_CLIENT, "raw", "{\"rpm\":3}"), STORE_OK);
+	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:clients"), "1");
+	memset(digest, 'a', 64);
+	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:clients %s", digest), "{\"id\":\"raw\",\"rpm\":3}");
+	char json[128];
+	snprintf(json, sizeof(json), "{\"id\":\"second\",\"key_sha256\":\"%s\"}", digest);
+	assert_int_equal(create(*state, SCHEMA_CLIENT, json), STORE_EXISTS);
+	/* An id taken twice by hand: one of them is in force, the other is told. */
+	memset(digest, 'b', 64);
+	redis_fixture_do(&redis, "HSET apiproxy:clients %s %s", digest, "{\"id\":\"raw\",\"rpm\":9}");
+	assert_int_equal(list(*state, SCHEMA_CLIENT), STORE_OK);
+	assert_not_said("\"rpm\":9");
+	assert_true(count_in_journal("another client has the same id") > 0);
+}
+
+static void test_users(void **state)
+{
+	struct store *s = *state;
+	assert_int_equal(create(s, SCHEMA_USER, "{\"username\":\"ann@example.com\"}"), STORE_INVALID);
+	assert_said("password: is required");
+	assert_int_equal(create(s, SCHEMA_USER, "{\"username\":\"ann@example.com\",\"password\":\"secret\",\"rpm\":1}"), STORE_OK);
+	assert_not_said("secret");
+	assert_not_said("$y$");
+	assert_null(strstr(redis_fixture_do(&redis, "HGET apiproxy:users ann@example.com"), "secret"));
+	assert_int_equal(update(s, SCHEMA_USER, "ann@example.com", "{\"rpm\":2}"), STORE_OK);
+	struct snapshot *snapshot = refresh(s);
+	assert_true(secrets_check_password("secret", snapshot_user(snapshot, "ann@example.com")->password_hash));
+	snapshot_unref(snapshot);
+	assert_int_equal(update(s, SCHEMA_USER, "ann@example.com", "{\"password\":\"other\"}"), STORE_OK);
+	snapshot = refresh(s);
+	assert_false(secrets_check_password("secret", snapshot_user(snapshot, "ann@example.com")->password_hash));
+	assert_true(secrets_check_password("other", snapshot_user(snapshot, "ann@example.com")->password_hash));
+	snapshot_unref(snapshot);
+}
+
+static void test_replaces_all_or_nothing(void **state)
+{
+	struct store *s = *state;
+	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"), STORE_OK);
+	assert_int_equal(create(s, SCHEMA_USER, "{\"username\":\"u\",\"password\":\"pw\"}"), STORE_OK);
+	assert_int_equal(replace(s, "{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"http://h\"},{\"prefix\":\"/a\",\"target\":\"x\",\"queue\":{\"capacity\":\"no\"}}],"
+		"\"keys\":[{\"id\":\"new\",\"pool\":\"p\"}],\"clients\":[],\"surprise\":1}"), STORE_INVALID);
+	assert_said("users: is required");
+	assert_said("surprise: is not a known field");
+	assert_said("mappings[1].target: must start with");
+	assert_said("mappings[1].queue.capacity: must be a whole number");
+	assert_said("mappings[1].queue.rate_per_second: is required");
+	assert_said("keys[0].key: is required");
+	assert_true(is_routed(s, "/openai"));
+
+	assert_int_equal(replace(s, "{\"mappings\":[{\"prefix\":\"/b\",\"target\":\"http://h\"},{\"prefix\":\"/a\",\"target\":\"http://h\"}],"
+		"\"keys\":[{\"id\":\"k\",\"pool\":\"other\"}],\"clients\":[{\"id\":\"c\"}],\"users\":[{\"username\":\"u\",\"rpm\":4}]}"), STORE_OK);
+	char key[64];
+	key_from_said(key);
+	assert_true(strstr(said, "\"/a\"") < strstr(said, "\"/b\""));
+	struct snapshot *snapshot = refresh(s);
+	assert_null(route(snapshot, "/openai"));
+	assert_string_equal(snapshot_pool(snapshot, "other")->keys[0]->secret, "sk-vendor-1234567890");
+	assert_true(secrets_check_password("pw", snapshot_user(snapshot, "u")->password_hash));
+	assert_string_equal(client_of(snapshot, key)->id, "c");
+	snapshot_unref(snapshot);
+
+	struct faults faults = { 0 };
+	cJSON *document, *result;
+	assert_int_equal(store_export(s, &document, &faults), STORE_OK);
+	assert_int_equal(store_replace_all(s, document, &result, &faults), STORE_OK);
+	assert_true(cJSON_Compare(document, result, true));
+	cJSON_Delete(document);
+	cJSON_Delete(result);
+	snapshot = refresh(s);
+	assert_string_equal(client_of(snapshot, key)->id, "c");
+	snapshot_unref(snapshot);
+	assert_int_equal(replace(s, "{\"mappings\":[],\"keys\":[],\"clients\":[],\"users\":[]}"), STORE_OK);
+	assert_string_equal(redis_fixture_do(&redis, "EXISTS apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users"), "0");
+	assert_false(is_routed(s, "/a"));
+}
+
+static void test_redis_that_comes_back_empty(void **state)
+{
+	struct store *s = *state;
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
+	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"), STORE_OK);
+	struct snapshot *before = refresh(s);
+	size_t told = count_in_journal("Redis came back empty");
+	redis_fixture_kill(&redis);
+
+	struct faults faults = { 0 };
+	struct snapshot *away;
+	assert_int_equal(store_refresh(s, &away, &faults), STORE_UNAVAILABLE);
+	assert_ptr_equal(away, before);
+	faults_fini(&faults);
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/y\",\"target\":\"http://h\"}"), STORE_UNAVAILABLE);
+	assert_said("Redis is not available: connect: ");
+	assert_int_equal(list(s, SCHEMA_MAPPING), STORE_UNAVAILABLE);
+
+	redis_fixture_start(&redis);
+	assert_true(is_routed(s, "/x"));
+	assert_int_equal(count_in_journal("Redis came back empty"), told + 1);
+	struct snapshot *after = refresh(s);
+	assert_string_equal(snapshot_pool(after, "p")->keys[0]->secret, "sk-vendor-1234567890");
+	assert_string_equal(snapshot_jwt_secret(after), snapshot_jwt_secret(before));
+	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:mappings /x"), "http://h");
+	struct store *fresh = new_store(NULL);
+	assert_true(is_routed(fresh, "/x"));
+	store_free(fresh);
+	snapshot_unref(before);
+	snapshot_unref(away);
+	snapshot_unref(after);
+}
+
+static void test_hung_redis(void **state)
+{
+	struct timespec start, end;
+	assert_true(is_routed(*state, "/openai"));
+	kill(redis.pid, SIGSTOP);
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	assert_int_equal(create(*state, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_UNAVAILABLE);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	kill(redis.pid, SIGCONT);
+	assert_true(end.tv_sec - start.tv_sec < 4);
+	assert_said("no answer within");
+	assert_false(is_routed(*state, "/x"));
+}
+
+struct race {
+	struct store *store;
+	int number;
+	int created, existing;
+};
+
+static void *race_to_create(void *argument)
+{
+	struct race *race = argument;
+	for (int i = 0; i < 20; i++) {
+		struct faults faults = { 0 };
+		cJSON *object, *input = cJSON_CreateObject();
+		char id[32];
+		snprintf(id, sizeof(id), "c%d", i);
+		cJSON_AddStringToObject(input, "id", id);
+		enum store_result result = store_create(race->store, SCHEMA_CLIENT, input, &object, &faults);
+		race->created += result == STORE_OK;
+		race->existing += result == STORE_EXISTS;
+		if (result == STORE_UNAVAILABLE)
+			print_message("%s\n", faults.items[0]);
+		cJSON_Delete(object);
+		cJSON_Delete(input);
+		faults_fini(&faults);
+	}
+	return NULL;
+}
+
+static void test_nodes_race(void **state)
+{
+	(void)state;
+	struct race races[3] = { { .number = 0 } };
+	pthread_t threads[3];
+	for (int i = 0; i < 3; i++) {
+		races[i].store = new_store(NULL);
+		pthread_create(&threads[i], NULL, race_to_create, &races[i]);
+	}
+	int created = 0, existing = 0;
+	for (int i = 0; i < 3; i++) {
+		pthread_join(threads[i], NULL);
+		created += races[i].created;
+		existing += races[i].existing;
+		store_free(races[i].store);
+	}
+	assert_int_equal(created, 20);
+	assert_int_equal(existing, 40);
+	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:clients"), "20");
+	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:mappings"), "19");
+}
+
+static void test_shares_the_jwt_secret(void **state)
+{
+	struct store *other = new_store(NULL);
+	struct snapshot *one = refresh(*state), *two = refresh(other);
+	assert_string_equal(snapshot_jwt_secret(one), snapshot_jwt_secret(two));
+	assert_int_equal(strlen(snapshot_jwt_secret(one)), 43);
+	snapshot_unref(one);
+	snapshot_unref(two);
+	store_free(other);
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void test_a_hundred_thousand_clients(void **state)
+{
+	enum { COUNT = 100000 };
+	is_routed(*state, "/x");
+	for (int i = 0; i < COUNT; i++)
+		redisAppendCommand(redis.cli, "HSET apiproxy:clients %032x%032x {\"id\":\"client-%d\",\"name\":\"n\",\"rpm\":%d,\"input_tpm\":100000,\"mappings\":[\"/openai\"]}", i, i, i, i);
+	for (int i = 0; i < COUNT; i++) {
+		void *reply;
+		assert_int_equal(redisGetReply(redis.cli, &reply), REDIS_OK);
+		freeReplyObject(reply);
+	}
+	double start = seconds();
+	struct snapshot *snapshot = refresh(*state);
+	double loaded = seconds() - start;
+	start = seconds();
+	for (int i = 0; i < COUNT; i++) {
+		char id[32];
+		snprintf(id, sizeof(id), "client-%d", i);
+		const struct subject *client = snapshot_client(snapshot, id);
+		assert_int_equal(client->limits.rpm, i);
+		assert_ptr_equal(snapshot_client_by_sha256(snapshot, client->key_sha256), client);
+	}
+	double found = seconds() - start;
+	start = seconds();
+	assert_int_equal(create(*state, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
+	assert_true(is_routed(*state, "/x"));
+	double edited = seconds() - start;
+	print_message("100000 clients: loaded in %.0f ms, found twice each in %.0f ms, a mapping edited in %.0f ms\n",
+		loaded * 1e3, found * 1e3, edited * 1e3);
+	assert_true(loaded < 10 && found < 2);
+	snapshot_unref(snapshot);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_bootstraps_once, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_bootstraps_from_a_file, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_mappings, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_publishes_each_change, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_notices_raw_changes_and_skips_bad_ones, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_keys_are_sealed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_plain_key_in_redis_is_sealed_in_place, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_wrong_master_key, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_clients, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_client_given_by_digest, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_users, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_replaces_all_or_nothing, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_redis_that_comes_back_empty, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_hung_redis, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_nodes_race, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_shares_the_jwt_secret, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_hundred_thousand_clients, set_up, tear_down),
+	};
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
