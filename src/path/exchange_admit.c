@@ -94,8 +94,8 @@ enum step step_collect(struct exchange *ex)
 		if (!length && !ex->up.body.done)
 			return STEP_STAY;
 	}
-	usage_request_read(ex->mapping->dialect, buf_bytes(&ex->kept), buf_length(&ex->kept), ex->up.body.done,
-		announced_length(ex), &ex->managed->request);
+	usage_request_read(buf_bytes(&ex->kept), buf_length(&ex->kept), ex->up.body.done, announced_length(ex),
+		&ex->managed->request);
 	include_usage(ex);
 	return STEP_ADMIT;
 }

@@ -123,7 +123,7 @@ static enum step begin_answer(struct exchange *ex, const struct http_head *head)
 	if (!write_head(ex, head))
 		return exchange_fail(ex, PROBLEM_OUT_OF_MEMORY, NULL);
 	if (!ex->internal && ex->plane->settings->stats_enabled && !ex->tunnel)
-		ex->tap = usage_tap_new(ex->mapping->dialect, value_of(head, HTTP_CONTENT_TYPE), value_of(head, HTTP_CONTENT_ENCODING));
+		ex->tap = usage_tap_new(value_of(head, HTTP_CONTENT_TYPE), value_of(head, HTTP_CONTENT_ENCODING));
 	exchange_report_key(ex, head);
 	ex->began = true;
 	ex->status = head->status;

@@ -13,41 +13,46 @@
 
 #include "base/buf.h"
 #include "base/http1.h"
-#include "state/snapshot.h"
 
 struct usage {
 	bool input_known;   /* the vendor said so */
 	bool output_known;
 	uint64_t input_tokens;
-	uint64_t output_tokens;
-	uint64_t output_estimate; /* from the text that passed by, where output_known is false; 0: no model output seen */
+	uint64_t output_tokens;   /* not known: the estimate */
+	uint64_t output_estimate; /* from the text that passed by; 0: no model output seen */
 };
+
+/* An estimate counts the model's text (or the request's) as it stands in the JSON, escapes and all. */
+enum { USAGE_BYTES_PER_TOKEN = 4 };
 
 struct usage_tap;
 
-/* For an answer with these fields (spans may be empty). NULL: nothing to read in such an answer
- * (or no memory): then nothing is fed. */
-struct usage_tap *usage_tap_new(enum dialect_id dialect, struct http_span content_type, struct http_span content_encoding);
+/* For an answer with these fields (spans may be empty). NULL: nothing to read in such an answer: neither
+ * JSON nor server-sent events, or a coding that is not read (or no memory): then nothing is fed. */
+struct usage_tap *usage_tap_new(struct http_span content_type, struct http_span content_encoding);
 void usage_tap_feed(struct usage_tap *t, const char *bytes, size_t length);
-void usage_tap_read(struct usage_tap *t, struct usage *out); /* so far; also after a broken end */
-void usage_tap_free(struct usage_tap *t);
+void usage_tap_read(const struct usage_tap *t, struct usage *out); /* so far; also after a broken end */
+void usage_tap_free(struct usage_tap *t); /* NULL is fine */
 
 /* ---- requests ---- */
 
 struct usage_request {
-	bool is_json;                  /* a JSON object was there */
-	uint64_t input_estimate;       /* tokens, from the length and kind of the content; at least 1 */
-	uint64_t max_output_tokens;    /* max_tokens, max_completion_tokens, max_output_tokens, generationConfig.maxOutputTokens; 0: none named */
-	bool stream;                   /* "stream": true */
+	bool is_json;               /* a JSON object begins there */
+	uint64_t input_estimate;    /* tokens, at least 1: a quarter of the bytes of all strings; base64 (pictures,
+	                             * sounds, documents) counts 256 and one per KiB */
+	uint64_t max_output_tokens; /* the largest of max_tokens, max_completion_tokens, max_output_tokens and
+	                             * generationConfig.maxOutputTokens, times n, best_of or candidateCount; 0: none named */
+	bool stream;                /* "stream": true */
 };
 
-/* body: the request's body, or its first part (`whole` false; total_length then says how long it is, 0: unknown). */
-void usage_request_read(enum dialect_id dialect, const char *body, size_t length, bool whole, uint64_t total_length,
-	struct usage_request *out);
+/* body: the request's body, or its first part (`whole` false; total_length then says how long it is,
+ * 0: unknown). What is not there is taken to be like what is. */
+void usage_request_read(const char *body, size_t length, bool whole, uint64_t total_length, struct usage_request *out);
 
-/* An OpenAI chat or completions request that streams and does not ask for usage: writes the same
- * body with "stream_options":{"include_usage":true} put in (other bytes unchanged where possible) to
- * out. false: nothing to change (or no memory); out is untouched. */
-bool usage_request_include(const char *body, size_t length, struct buf *out);
+/* An OpenAI chat or completions request (it has messages or a prompt) that streams and does not ask for
+ * usage: writes the same body to the empty `out`, with stream_options.include_usage set to true, also where
+ * it was false (the mapping wants it), all other bytes as they were. false: nothing to change, no whole
+ * JSON object, or no memory; out is untouched. */
+bool usage_request_include(const char *body, size_t length, struct buf *out) __attribute__((warn_unused_result));
 
 #endif

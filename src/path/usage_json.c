@@ -1,0 +1,324 @@
+/* usage_json: a scanner that jumps. Between tokens it looks for quotes and brackets only, 64 bytes at
+ * a time; in a string for the closing quote, by memchr. A key is a string that a colon follows, so commas
+ * are never looked at. What a segment's end cuts is kept in `name`, if it may be a key or scalar at all.
+ *
+ * Invariant: each byte is looked at a bounded number of times, whatever the input. */
+#include "path/usage_json.h"
+
+#include <string.h>
+
+enum state {
+	BETWEEN, /* tokens */
+	STRING,
+	AFTER,   /* a string: is it a key? */
+	VALUE,   /* behind a colon */
+	SCALAR,
+};
+
+/* ---- bytes ---- */
+
+typedef signed char bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
+
+/* The first byte of the block whose lane is set: 16 if none is. */
+static inline unsigned first_lane(bytes16 lanes)
+{
+	uint64_t halves[2];
+	memcpy(halves, &lanes, sizeof halves);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	if (halves[0])
+		return (unsigned)__builtin_ctzll(halves[0]) / 8;
+	return halves[1] ? 8 + (unsigned)__builtin_ctzll(halves[1]) / 8 : 16;
+#else
+	if (halves[0])
+		return (unsigned)__builtin_clzll(halves[0]) / 8;
+	return halves[1] ? 8 + (unsigned)__builtin_clzll(halves[1]) / 8 : 16;
+#endif
+}
+
+static inline bytes16 load(const char *at)
+{
+	bytes16 v;
+	memcpy(&v, at, sizeof v);
+	return v;
+}
+
+static inline bool any(bytes16 lanes)
+{
+	uint64_t halves[2];
+	memcpy(halves, &lanes, sizeof halves);
+	return (halves[0] | halves[1]) != 0;
+}
+
+/* Outside strings numbers, commas and blanks are all below '[' and are no quotes. */
+static inline bytes16 structural(bytes16 v)
+{
+	return (v == '"') | (v >= '[');
+}
+
+static inline bool is_structural(signed char c)
+{
+	return c == '"' || c >= '[';
+}
+
+static const char *find_structural(const char *at, const char *end)
+{
+	for (int i = 0; i < 8; i++, at++)
+		if (at == end || is_structural((signed char)*at))
+			return at;
+	for (; end - at >= 64; at += 64)
+		if (any(structural(load(at)) | structural(load(at + 16)) | structural(load(at + 32)) | structural(load(at + 48))))
+			break;
+	for (; end - at >= 16; at += 16) {
+		unsigned lane = first_lane(structural(load(at)));
+		if (lane < 16)
+			return at + lane;
+	}
+	while (at < end && !is_structural((signed char)*at))
+		at++;
+	return at;
+}
+
+const char *json_find_either(const char *at, const char *end, char a, char b)
+{
+	for (; end - at >= 64; at += 64) {
+		bytes16 one = load(at), two = load(at + 16), three = load(at + 32), four = load(at + 48);
+		if (any((one == a) | (one == b) | (two == a) | (two == b) | (three == a) | (three == b) | (four == a) | (four == b)))
+			break;
+	}
+	for (; end - at >= 16; at += 16) {
+		bytes16 v = load(at);
+		unsigned lane = first_lane((v == a) | (v == b));
+		if (lane < 16)
+			return at + lane;
+	}
+	while (at < end && *at != a && *at != b)
+		at++;
+	return at;
+}
+
+static inline bool is_blank(char c)
+{
+	return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+/* ---- names ---- */
+
+static const struct {
+	const char *name;
+	uint8_t length;
+} keys[JSON_KEY_COUNT] = {
+	[JSON_NO_KEY] = {"", 0},
+#define X(id, name) [JSON_##id] = {name, sizeof name - 1},
+	JSON_KEY_TABLE(X)
+#undef X
+};
+
+static enum json_key find_key(const char *name, size_t length)
+{
+	for (unsigned i = 1; i < JSON_KEY_COUNT; i++)
+		if (keys[i].length == length && keys[i].name[0] == name[0] && memcmp(keys[i].name, name, length) == 0)
+			return (enum json_key)i;
+	return JSON_NO_KEY;
+}
+
+/* Keeps what a segment's end cuts; NULL: longer than anything that is looked for. */
+static const char *keep(struct json_scan *s, const char *at, size_t *length)
+{
+	if (!s->name_length)
+		return at;
+	if (*length + s->name_length >= JSON_NAME_MAX)
+		return NULL;
+	memcpy(s->name + s->name_length, at, *length);
+	*length += s->name_length;
+	return s->name;
+}
+
+static void keep_cut(struct json_scan *s, const char *at, size_t length)
+{
+	if (s->name_length + length >= JSON_NAME_MAX) {
+		s->name_length = JSON_NAME_MAX;
+		return;
+	}
+	memcpy(s->name + s->name_length, at, length);
+	s->name_length = (uint8_t)(s->name_length + length);
+}
+
+/* ---- tokens ---- */
+
+static void open_container(struct json_scan *s, const struct json_reader *reader, void *context, const char *at)
+{
+	enum json_key key = (enum json_key)s->key;
+	if (s->depth == 0) {
+		s->array_root = *at == '[';
+		s->watched = 0;
+	}
+	if (s->depth <= JSON_LEVELS)
+		s->path[s->depth] = (uint8_t)key;
+	s->depth++;
+	s->key = JSON_NO_KEY;
+	if (key != JSON_NO_KEY && reader->open)
+		reader->open(context, s, key, at);
+}
+
+static void close_container(struct json_scan *s)
+{
+	if (s->depth == s->watched)
+		s->watched = 0;
+	if (s->depth)
+		s->depth--;
+	s->key = JSON_NO_KEY;
+}
+
+static const char *take_between(struct json_scan *s, const struct json_reader *reader, void *context, const char *at,
+	const char *end)
+{
+	at = find_structural(at, end);
+	if (at == end)
+		return at;
+	switch (*at) {
+	case '"':
+		s->state = STRING;
+		s->is_value = false;
+		s->name_length = 0;
+		break;
+	case '{':
+	case '[':
+		open_container(s, reader, context, at);
+		break;
+	case '}':
+	case ']':
+		close_container(s);
+		break;
+	default:
+		break;
+	}
+	return at + 1;
+}
+
+/* Is the number of backslashes that end here odd? `carried`: those before `start` were. */
+static bool odd_backslashes(const char *start, const char *at, bool carried)
+{
+	const char *run = at;
+	while (run > start && run[-1] == '\\')
+		run--;
+	return (((at - run) & 1) != 0) != (run == start && carried);
+}
+
+static void end_string(struct json_scan *s, const char *at, size_t length)
+{
+	if (s->is_value) {
+		s->state = BETWEEN;
+		s->key = JSON_NO_KEY;
+		return;
+	}
+	const char *name = s->name_length == JSON_NAME_MAX ? NULL : keep(s, at, &length);
+	s->name_key = name && length && length < JSON_NAME_MAX ? (uint8_t)find_key(name, length) : JSON_NO_KEY;
+	s->state = AFTER;
+}
+
+static const char *take_string(struct json_scan *s, const struct json_reader *reader, void *context, const char *at,
+	const char *end)
+{
+	const char *quote = at;
+	while ((quote = memchr(quote, '"', (size_t)(end - quote))) && odd_backslashes(at, quote, s->odd_backslashes))
+		quote++;
+	const char *stop = quote ? quote : end;
+	if (reader->string && (reader->all_strings || (s->is_value && s->key != JSON_NO_KEY)))
+		reader->string(context, s, (enum json_key)(s->is_value ? s->key : JSON_NO_KEY), at, (size_t)(stop - at));
+	if (quote) {
+		s->odd_backslashes = false;
+		end_string(s, at, (size_t)(quote - at));
+		return quote + 1;
+	}
+	s->odd_backslashes = odd_backslashes(at, end, s->odd_backslashes);
+	if (!s->is_value)
+		keep_cut(s, at, (size_t)(end - at));
+	return end;
+}
+
+static const char *take_after(struct json_scan *s, const char *at, const char *end)
+{
+	while (at < end && is_blank(*at))
+		at++;
+	if (at == end)
+		return at;
+	if (*at != ':') {
+		s->state = BETWEEN;
+		return at;
+	}
+	s->key = s->name_key;
+	s->state = VALUE;
+	return at + 1;
+}
+
+static const char *take_value(struct json_scan *s, const char *at, const char *end)
+{
+	while (at < end && is_blank(*at))
+		at++;
+	if (at == end)
+		return at;
+	s->name_length = 0;
+	if (*at == '"') {
+		s->state = STRING;
+		s->is_value = true;
+		return at + 1;
+	}
+	s->state = s->key == JSON_NO_KEY || *at == '{' || *at == '[' ? BETWEEN : SCALAR;
+	return at;
+}
+
+static bool ends_scalar(char c)
+{
+	return c == ',' || c == '}' || c == ']' || c == '"' || c == '{' || c == '[' || c == ':' || is_blank(c);
+}
+
+static const char *take_scalar(struct json_scan *s, const struct json_reader *reader, void *context, const char *at,
+	const char *end)
+{
+	const char *stop = at;
+	while (stop < end && !ends_scalar(*stop))
+		stop++;
+	if (stop == end) {
+		keep_cut(s, at, (size_t)(end - at));
+		return end;
+	}
+	size_t length = (size_t)(stop - at);
+	const char *text = s->name_length == JSON_NAME_MAX ? NULL : keep(s, at, &length);
+	if (text && reader->scalar)
+		reader->scalar(context, s, (enum json_key)s->key, text, length);
+	s->key = JSON_NO_KEY;
+	s->state = BETWEEN;
+	return stop;
+}
+
+void json_scan_feed(struct json_scan *s, const struct json_reader *reader, void *context, const char *at, size_t length)
+{
+	const char *end = at + length;
+	while (at < end) {
+		switch ((enum state)s->state) {
+		case BETWEEN: at = take_between(s, reader, context, at, end); break;
+		case STRING: at = take_string(s, reader, context, at, end); break;
+		case AFTER: at = take_after(s, at, end); break;
+		case VALUE: at = take_value(s, at, end); break;
+		case SCALAR: at = take_scalar(s, reader, context, at, end); break;
+		}
+	}
+}
+
+bool json_whole_number(const char *at, size_t length, uint32_t *value)
+{
+	uint64_t number = 0;
+	size_t i = 0;
+	for (; i < length && at[i] >= '0' && at[i] <= '9'; i++) {
+		number = number * 10 + (uint64_t)(at[i] - '0');
+		if (number > UINT32_MAX)
+			return false;
+	}
+	if (i == 0)
+		return false;
+	if (i < length && at[i] == '.')
+		for (i++; i < length && at[i] == '0'; i++)
+			;
+	*value = (uint32_t)number;
+	return i == length;
+}
