@@ -3,7 +3,7 @@
 // seconds need none, and reduced motion is then kept by itself.
 import { onTheme } from './page.js';
 
-const TICK_STEPS_MS = [15000, 30000, 60000, 300000, Infinity];
+const TICK_STEPS_MS = [15000, 30000, 60000, 300000];
 const charts = new Set();
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim();
@@ -42,6 +42,13 @@ function options({ x, formatY, heading, stacked = false, floor }) {
 	};
 }
 
+function putTicksOnWholeTimes(axis) {
+	const { min, max } = axis;
+	const step = TICK_STEPS_MS.find((wide) => (max - min) / wide <= 6) || max - min;
+	axis.ticks = [];
+	for (let value = Math.ceil(min / step) * step; value <= max; value += step) axis.ticks.push({ value });
+}
+
 function show(canvas, config) {
 	paint(config);
 	const chart = new window.Chart(canvas, config);
@@ -60,7 +67,7 @@ export function lineChart(canvas, series, { formatX, formatY, floor = 1 }) {
 			})),
 		},
 		options: options({
-			x: { type: 'linear', ticks: { callback: (value) => formatX(value), includeBounds: false } },
+			x: { type: 'linear', ticks: { callback: (value) => formatX(value) }, afterBuildTicks: putTicksOnWholeTimes },
 			formatY: (value) => formatY(value), floor, heading: (item) => formatX(item.parsed.x),
 		}),
 	});
@@ -68,9 +75,7 @@ export function lineChart(canvas, series, { formatX, formatY, floor = 1 }) {
 		// points: one array of {x, y} for each series; a y of NaN leaves a gap.
 		update({ labels, points, from, to, summary }) {
 			points.forEach((data, i) => Object.assign(chart.config.data.datasets[i], { data, label: labels[i] }));
-			const { x } = chart.config.options.scales;
-			Object.assign(x, { min: from, max: to });
-			x.ticks.stepSize = TICK_STEPS_MS.find((step) => (to - from) / step <= 6);
+			Object.assign(chart.config.options.scales.x, { min: from, max: to });
 			canvas.setAttribute('aria-label', summary);
 			chart.update('none');
 		},
