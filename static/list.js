@@ -107,7 +107,7 @@ export function openList(root, kind, refreshSoon) {
 			return button;
 		});
 		const [[first, write], ...others] = columns;
-		return h('tr', { class: entry.enabled === false ? 'off' : '' },
+		return h('tr', { 'data-id': idOf(entry), class: entry.enabled === false ? 'off' : '' },
 			h('th', { scope: 'row', 'data-label': t('field.' + first) }, write(entry)),
 			others.map(([name, content]) => cell(name, content(entry))),
 			cell('enabled', box), h('td', { class: 'actions' }, actions));
