@@ -1,0 +1,340 @@
+"""The admission scripts against a real Redis, with a clock that the test turns.
+
+Each test plays random arrivals, settlements, failures and kills of several nodes in the order in
+which Redis would see them, and a model or a checker that knows nothing of the scripts judges every
+decision. The scripts are put together as admission_scripts.c does it; only TIME is replaced.
+"""
+
+import bisect
+import math
+import random
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "path"
+SPAN, LEASE, RENEW = 60_000, 45_000, 15_000
+ADMITTED, CONCURRENCY, RATE, QUEUE_FULL, KEYS_LIMITED, NO_KEY, WAITS = range(7)
+
+
+def health_table() -> str:
+    header = (SOURCE / "admission_health.h").read_text()
+    rows = re.findall(r"X\((?:OK|COOLING|TRIAL|OWN),\s*(\w+),\s*(\w+),\s*(\w+),\s*(\w+),\s*(\w+)\)", header)
+    assert len(rows) == 4
+    return "local HEALTH_TABLE = {" + ", ".join("{" + ", ".join(f"'{a}'" for a in row) + "}" for row in rows) + "}\n"
+
+
+def script(*parts: str) -> str:
+    text = "".join(health_table() if p == "table" else (SOURCE / f"admission_{p}.lua").read_text() for p in parts)
+    assert "call('TIME')" in text or "settle" in parts
+    return text.replace("redis.call('TIME')", "call('TIME')").replace("call('TIME')", "{0, redis.call('GET', 'clock') * 1000}")
+
+
+class Answer:
+    def __init__(self, raw: bytes):
+        n = struct.unpack(f"<{len(raw) // 8}d", raw)
+        self.verdict, self.wait, self.now = int(n[0]), n[1], n[2]
+        self.sums, self.reset, self.event, self.made = n[3:6], n[6], n[7], n[8]
+        self.start, self.choice, self.key_event, self.key_made, self.trial = n[9], int(n[10]), n[11], n[12], n[13]
+        self.learnt = [n[i : i + 3] for i in range(14, len(n), 3)]
+
+
+class Scripts:
+    def __init__(self, server):
+        self.redis = server.client.__class__(unix_socket_path=str(server.socket))
+        self.now = 1_700_000_000_000
+        load = self.redis.script_load
+        self.admit_sha = load(script("window", "window_move", "table", "health", "admit"))
+        self.key_sha = load(script("window", "window_move", "adjust", "table", "health", "key"))
+        self.settle_sha = load(script("window", "adjust", "settle"))
+        self.leave_sha = load(script("leave"))
+        self.renew_sha = load(script("window", "renew"))
+        self.names = 0
+
+    def call(self, sha, keys, *arguments):
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.set("clock", self.now)
+        pipeline.evalsha(sha, len(keys), *keys, *arguments)
+        return pipeline.execute()[1]
+
+    def admit(self, subject="s", places=0, limits=(0, 0, 0), tokens=(0, 0), worker=b"worker-1", queue=None, candidates=(), name=None):
+        """queue: (starts, span, capacity, patience); candidates: (id, limit) each."""
+        stages = 1 + (2 if queue else 0) + (4 if candidates else 0)
+        self.names += 1
+        numbers = [stages, SPAN, LEASE, places, *limits, *tokens, *(queue or (0, 0, 0, 0)), 0, len(candidates)]
+        key = f"apiproxy:limit:{{{subject}}}:c"
+        flat = [x for candidate in candidates for x in candidate]
+        keys = [key, "apiproxy:limit:{/q}:q" if queue else key, "apiproxy:limit:{pool}" if candidates else key]
+        return Answer(self.call(self.admit_sha, keys, struct.pack("<15d", *numbers), name or f"n{self.names}", worker, *flat))
+
+    def settle(self, answer, reserved=(0, 0), used=None, subject="s", place=False, give_back=False, worker=b"worker-1"):
+        i, o = used or (0, 0)
+        numbers = [place, answer.event, answer.made, *reserved, give_back, self.now // 86_400_000, not give_back, i, o, used is not None]
+        key = f"apiproxy:limit:{{{subject}}}:c"
+        self.call(self.settle_sha, [key, key.replace("limit", "usage")], struct.pack("<11d", *map(float, numbers)), worker)
+
+    def report(self, key, outcome, status=0, retry_after=0, trial=0.0, candidates=()):
+        flat = [x for candidate in candidates for x in candidate]
+        numbers = struct.pack("<8d", SPAN, outcome, status, retry_after, trial, 0, 0, len(candidates))
+        raw = self.call(self.key_sha, ["apiproxy:limit:{pool}"], numbers, key, *flat)
+        return Answer(raw) if candidates else None
+
+    def leave(self, name, start):
+        self.call(self.leave_sha, ["apiproxy:limit:{/q}:q"], name, start)
+
+    def renew(self, worker, count, subject="s"):
+        self.call(self.renew_sha, [f"apiproxy:limit:{{{subject}}}:c"], worker, LEASE, count)
+
+
+@pytest.fixture
+def scripts(redis_server):
+    return Scripts(redis_server)
+
+
+def most_in_any(times, span):
+    """The most events that any interval [t, t + span] holds."""
+    most, first = 0, 0
+    for last, t in enumerate(times):
+        while times[first] < t - span:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_windows_decide_as_the_model_does(scripts, seed):
+    """Requests, input and output tokens with reservations, settlements and failures: every single decision."""
+    rng = random.Random(seed)
+    limits = (rng.choice([0, 1, 7, 60]), rng.choice([0, 500, 5000]), rng.choice([0, 300, 3000]))
+    events, open_requests, decisions = [], [], [0, 0]
+    for _ in range(2500):
+        scripts.now += rng.choice([0, 0, 1, 3, 50, 700, 3000]) if rng.random() < 0.995 else rng.randint(50_000, 130_000)
+        if open_requests and rng.random() < 0.45:
+            event, answer = open_requests.pop(rng.randrange(len(open_requests)))
+            how = rng.random()
+            if how < 0.2:
+                scripts.settle(answer, event["amounts"][1:], give_back=True)
+                event["amounts"] = [0, 0, 0]
+            elif how < 0.8:
+                used = (rng.randint(0, 120), rng.randint(0, 120))
+                scripts.settle(answer, event["amounts"][1:], used=used)
+                if answer.event:
+                    event["amounts"] = [1, *used]
+            else:
+                scripts.settle(answer, event["amounts"][1:])
+            continue
+        wanted = (rng.randint(0, 100), rng.randint(0, 100))
+        counted = [e for e in events if scripts.now - e["at"] <= SPAN]
+        sums = [sum(e["amounts"][w] for e in counted) for w in range(3)]
+        lacks = [s + n - limit if limit else 0 for s, n, limit in zip(sums, (1, max(1, wanted[0]), max(1, wanted[1])), limits)]
+        answer = scripts.admit(limits=limits, tokens=wanted)
+        expected = RATE if max(lacks) > 0 else ADMITTED
+        assert answer.verdict == expected, (scripts.now, sums, wanted, limits)
+        decisions[expected == ADMITTED] += 1
+        if expected == ADMITTED:
+            event = {"at": scripts.now, "amounts": [1, *wanted]}
+            events.append(event)
+            open_requests.append((event, answer))
+            if any(limits):
+                assert answer.sums == tuple(s + n for s, n in zip(sums, (1, *wanted)))
+        else:
+            left, free_at = list(lacks), scripts.now
+            for e in counted:
+                if max(left) <= 0:
+                    break
+                left = [x - a for x, a in zip(left, e["amounts"])]
+                free_at = e["at"] + SPAN
+            assert answer.wait == max(1, free_at - scripts.now) if counted else answer.wait == SPAN
+    assert decisions[True] > 20 and (decisions[False] > 20 or not any(limits))
+
+
+@pytest.mark.parametrize("limit", [1, 60, 1000])
+def test_saturation_uses_what_is_there(scripts, limit):
+    """Callers who never stop asking: never one too many, and at least 99 % of the limit."""
+    rng = random.Random(limit)
+    times, end = [], scripts.now + 5 * SPAN
+    while scripts.now < end:
+        answer = scripts.admit(limits=(limit, 0, 0))
+        if answer.verdict == ADMITTED:
+            times.append(scripts.now)
+            scripts.now += rng.choice([0, 0, 0, 1])
+        elif answer.wait > 1:  # the answer says when: not at that very millisecond, but at the next
+            scripts.now += int(answer.wait)
+            assert scripts.admit(limits=(limit, 0, 0)).verdict == RATE
+            scripts.now += 1
+        else:
+            scripts.now += 1
+    assert most_in_any(times, SPAN) == limit
+    assert len(times) >= 0.99 * limit * 5
+
+
+def test_large_windows_err_on_the_safe_side_and_stay_small(scripts):
+    limit, times = 15_000, []
+    key = "apiproxy:limit:{s}:c"
+    numbers = struct.pack("<15d", 1, SPAN, LEASE, 0, limit, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    for _ in range(1300):  # 130 s, 100 ms at a time, more than the limit is offered
+        pipeline = scripts.redis.pipeline(transaction=False)
+        stamps = []
+        for step in range(10):
+            pipeline.set("clock", scripts.now + step * 10)
+            for _ in range(3):
+                stamps.append(scripts.now + step * 10)
+                pipeline.evalsha(scripts.admit_sha, 3, key, key, key, numbers, "n", b"worker-1")
+        answers = [a for a in pipeline.execute() if isinstance(a, bytes)]
+        times += [t for t, a in zip(stamps, answers) if struct.unpack("<d", a[:8])[0] == ADMITTED]
+        scripts.now += 100
+    assert most_in_any(times, SPAN) <= limit
+    last_minute = len(times) - bisect.bisect_left(times, scripts.now - SPAN)
+    assert last_minute >= 0.99 * limit
+    assert scripts.redis.llen(key + ":e") <= 10_600
+    assert scripts.redis.memory_usage(key + ":e") < 400_000
+    assert 0 < scripts.redis.pttl(key + ":e") <= 3 * SPAN
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_places_of_the_dead_come_free_and_those_of_the_living_do_not(scripts, seed):
+    rng = random.Random(seed)
+    places = rng.randint(1, 5)
+    living = {f"worker-{n}".encode(): {"open": [], "told": scripts.now} for n in range(3)}
+    lost = []  # (when it died, how many)
+    refused = admitted = 0
+    for step in range(3000):
+        scripts.now += rng.choice([1, 20, 300, 2000])
+        for name, worker in living.items():
+            if worker["open"] and scripts.now - worker["told"] >= RENEW:
+                scripts.renew(name, len(worker["open"]))
+                worker["told"] = scripts.now
+        name = rng.choice(list(living))
+        worker = living[name]
+        if worker["open"] and rng.random() < 0.4:
+            scripts.settle(worker["open"].pop(), place=True, worker=name)
+            continue
+        if rng.random() < 0.01:
+            lost.append((scripts.now, len(worker["open"])))
+            del living[name]
+            living[f"w{step:07d}".encode()] = {"open": [], "told": scripts.now}
+            continue
+        taken = sum(len(w["open"]) for w in living.values())
+        ghosts = sum(count for died, count in lost if scripts.now - died <= SPAN)
+        answer = scripts.admit(places=places, worker=name)
+        if answer.verdict == ADMITTED:
+            assert taken < places
+            worker["open"].append(answer)
+            worker["told"] = scripts.now
+            admitted += 1
+        else:
+            assert answer.verdict == CONCURRENCY
+            assert taken + ghosts >= places
+            refused += 1
+    assert admitted > 100 and refused > 20
+
+
+@pytest.mark.parametrize("rate", [0.5, 1, 3, 2.5, 20])
+def test_a_queue_never_starts_more_than_its_rate(scripts, rate):
+    rng = random.Random(str(rate))
+    starts = max(1, math.floor(rate))
+    span = 1010 if rate >= 1 else math.ceil(1000 / rate) + 10
+    capacity, patience = 12, 4000
+    waiting, begun, refused = {}, [], 0
+    for step in range(2500):
+        scripts.now += rng.choice([0, 0, 5, 40, 300]) if rng.random() < 0.97 else rng.randint(1000, 8000)
+        for name in [n for n, w in waiting.items() if w["until"] <= scripts.now]:
+            if waiting[name]["start"]:
+                begun.append(waiting[name]["start"])
+            del waiting[name]
+        if waiting and rng.random() < 0.1:
+            name = rng.choice(list(waiting))
+            scripts.leave(name, int(waiting.pop(name)["start"]))
+            continue
+        name = f"n{step}"
+        answer = scripts.admit(queue=(starts, span, capacity, patience), name=name)
+        if answer.verdict == ADMITTED:
+            begun.append(scripts.now)
+        elif answer.verdict == WAITS:
+            assert len(waiting) < capacity
+            until = answer.start or scripts.now + patience
+            assert scripts.now <= until <= scripts.now + patience
+            waiting[name] = {"start": answer.start, "until": until}
+        else:
+            assert answer.verdict == QUEUE_FULL
+            assert len([w for w in waiting.values() if w["until"] > scripts.now]) >= capacity
+            assert answer.wait > 0
+            refused += 1
+    begun.sort()
+    assert most_in_any(begun, 1000) <= max(1, rate)
+    if rate < 1:
+        assert min(b - a for a, b in zip(begun, begun[1:])) >= 1000 / rate
+    assert len(begun) > 30
+    assert rate > 3 or refused > 10
+
+
+def test_a_queue_under_load_wastes_nothing(scripts):
+    starts, begun = 4, []
+    for _ in range(600):
+        answer = scripts.admit(queue=(starts, 1010, 1000, 3000))
+        if answer.verdict == ADMITTED:
+            begun.append(scripts.now)
+        elif answer.start:
+            begun.append(answer.start)
+        scripts.now += 100
+    assert most_in_any(sorted(begun), 1000) == starts
+    assert len(begun) >= 0.99 * starts * 60
+
+
+def test_refusals_take_nothing(scripts):
+    """A request that a later stage refuses has not been counted by an earlier one."""
+    keys = (("k1", 1),)
+    assert scripts.admit(limits=(10, 0, 0), places=5, queue=(5, 1010, 2, 1000), candidates=keys).verdict == ADMITTED
+    before = {k: scripts.redis.dump(k) for k in scripts.redis.keys("apiproxy:*")}
+    for _ in range(20):
+        assert scripts.admit(limits=(10, 0, 0), places=5, queue=(5, 1010, 2, 1000), candidates=keys).verdict == KEYS_LIMITED
+    assert {k: scripts.redis.dump(k) for k in scripts.redis.keys("apiproxy:*")} == before
+    for _ in range(6):
+        last = scripts.admit(limits=(10, 0, 0), queue=(1, 1010, 2, 0))
+    assert last.verdict == QUEUE_FULL
+    before = {k: scripts.redis.dump(k) for k in scripts.redis.keys("apiproxy:*")}
+    assert scripts.admit(limits=(10, 0, 0), queue=(1, 1010, 2, 0)).verdict == QUEUE_FULL
+    assert {k: scripts.redis.dump(k) for k in scripts.redis.keys("apiproxy:*")} == before
+
+
+def test_a_key_fails_cools_is_tried_and_comes_back(scripts):
+    nothing, success, throttled, rejected, failed = range(5)
+    keys = (("a", 0),)
+    ask = lambda: scripts.report("", nothing, candidates=keys)  # noqa: E731
+    for _ in range(2):
+        scripts.report("a", failed, 500)
+    assert ask().verdict == ADMITTED
+    scripts.report("a", success, 200)
+    for pause in (10, 20, 40, 80, 160, 300, 300):
+        if pause == 10:
+            for _ in range(3):
+                scripts.report("a", failed, 502)
+        answer = ask()
+        assert (answer.verdict, answer.wait) == (NO_KEY, pause * 1000)
+        scripts.now += pause * 1000 - 1
+        assert ask().verdict == NO_KEY
+        scripts.now += 1
+        trial = ask()
+        assert trial.verdict == ADMITTED and trial.trial
+        assert ask().verdict == NO_KEY  # one goes first
+        scripts.report("a", success, 200)  # of a request from before: says nothing
+        assert ask().verdict == NO_KEY
+        scripts.report("a", failed, 500, trial=trial.trial)
+    scripts.now += 300_000
+    trial = ask()
+    scripts.report("a", nothing, 400, trial=trial.trial)
+    trial = ask()
+    assert trial.trial
+    scripts.report("a", success, 200, trial=trial.trial)
+    assert ask().trial == 0
+    scripts.report("a", throttled, 429, 7000)
+    scripts.report("a", throttled, 429, 2000)  # a storm does not shorten it, nor make it longer
+    assert (ask().verdict, ask().wait) == (KEYS_LIMITED, 7000)
+    scripts.report("a", rejected, 401)
+    assert (ask().verdict, ask().wait) == (NO_KEY, 300_000)
+    scripts.now += 300_000
+    assert ask().trial
+    scripts.now += 60_000  # who tried it never came back
+    assert ask().trial
