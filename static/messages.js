@@ -265,7 +265,6 @@ export const messages = {
 	'usage.output_tokens': ['Output tokens', '输出 Token'],
 	'usage.of': ['{used} of {limit}', '{used} / {limit}'],
 	'usage.free': ['{used}, no limit', '{used}，不限'],
-	'usage.reset': ['free again in {n} s', '{n} 秒后恢复'],
 	'usage.requests.days': ['Requests by day, 30 days', '每日请求（30 天）'],
 	'usage.tokens.days': ['Tokens by day, 30 days', '每日 Token（30 天）'],
 	'usage.table': ['The same as a table', '以表格显示'],

@@ -1,5 +1,5 @@
 // What a client or user has used: the current windows against their limits, and 30 days by day.
-//   {"window":{"requests":{"limit","used","reset_seconds"},"input_tokens":…,"output_tokens":…},
+//   {"current":{"requests","input_tokens","output_tokens"},"limits":{the same; 0: none},
 //    "days":[{"date","requests","input_tokens","output_tokens"}]}
 import { api } from './api.js';
 import { dayChart } from './charts.js';
@@ -9,13 +9,12 @@ import { t } from './i18n.js';
 
 const FIGURES = ['requests', 'input_tokens', 'output_tokens'];
 
-function windowOf(name, { limit = 0, used = 0, reset_seconds: reset = 0 } = {}) {
+function windowOf(name, used = 0, limit = 0) {
 	const share = limit ? used / limit : 0;
 	const text = limit ? t('usage.of', { used: format.count(used), limit: format.count(limit) }) : t('usage.free', { used: format.count(used) });
 	return h('div', { class: 'tile' },
 		h('h3', {}, t('usage.' + name)), h('p', { class: 'value small' }, text),
-		limit ? h('meter', { min: 0, max: limit, high: limit * 0.9, optimum: 0, value: Math.min(used, limit), 'aria-label': t('usage.' + name) }, format.percent(share * 100)) : null,
-		limit && used ? h('p', { class: 'muted small' }, t('usage.reset', { n: format.count(Math.ceil(reset)) })) : null);
+		limit ? h('meter', { min: 0, max: limit, high: limit * 0.9, optimum: 0, value: Math.min(used, limit), 'aria-label': t('usage.' + name) }, format.percent(share * 100)) : null);
 }
 
 function table(days) {
@@ -44,11 +43,11 @@ export function openUsage(path, id) {
 	const body = h('div', {}, h('p', { class: 'empty' }, t('loading')));
 	let charts = [];
 	openDialog({ title: t('usage.title', { id }), body, wide: true, onclose: () => charts.forEach((c) => c.destroy()) });
-	api('GET', path).then(({ window: now = {}, days = [] }) => {
+	api('GET', path).then(({ current = {}, limits = {}, days = [] }) => {
 		const sorted = [...days].sort((a, b) => String(a.date).localeCompare(String(b.date)));
 		const plots = [plot(t('usage.requests.days'), sorted, ['requests'], ['accent']),
 			plot(t('usage.tokens.days'), sorted, ['input_tokens', 'output_tokens'], ['ink-1', 'ink-2'])];
-		body.replaceChildren(h('h3', {}, t('usage.window')), h('div', { class: 'tiles' }, FIGURES.map((f) => windowOf(f, now[f]))),
+		body.replaceChildren(h('h3', {}, t('usage.window')), h('div', { class: 'tiles' }, FIGURES.map((f) => windowOf(f, current[f], limits[f]))),
 			...plots.map((p) => p.element), table(sorted));
 		if (body.isConnected) charts = plots.map((p) => p.draw());
 	}).catch((error) => body.replaceChildren(h('p', { class: 'alert bad', role: 'alert' }, error.message)));

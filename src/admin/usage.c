@@ -1,4 +1,7 @@
-/* usage: what a client or user has used, as admission keeps it in Redis. No state; a lane's thread. */
+/* usage: what a client or user has used, as admission keeps it in Redis. No state; a lane's thread.
+ *
+ *   {"id" or "username", "current":{"requests","input_tokens","output_tokens"} of the last 60 s,
+ *    "limits":{the same}, "days":[{"date","requests","input_tokens","output_tokens"} x 30, newest first]} */
 #include "admin/admin.h"
 
 #include <cjson/cJSON.h>
@@ -7,6 +10,15 @@
 #include "state/redis_sync.h"
 #include "state/schema.h"
 #include "state/snapshot.h"
+
+/* The limits that "current" counts against; 0: none. */
+static void add_limits(cJSON *json, const struct limits *limits)
+{
+	cJSON *object = cJSON_AddObjectToObject(json, "limits");
+	cJSON_AddNumberToObject(object, "requests", (double)limits->rpm);
+	cJSON_AddNumberToObject(object, "input_tokens", (double)limits->input_tpm);
+	cJSON_AddNumberToObject(object, "output_tokens", (double)limits->output_tpm);
+}
 
 void usage_get(const struct admin_request *request, struct admin_reply *reply)
 {
@@ -23,6 +35,7 @@ void usage_get(const struct admin_request *request, struct admin_reply *reply)
 	cJSON *json = admission_usage_json(redis, subject);
 	if (json) {
 		cJSON_AddStringToObject(json, info->id_field, subject->id);
+		add_limits(json, &subject->limits);
 		admin_reply_json(reply, 200, json);
 	} else {
 		admin_reply_problem(reply, PROBLEM_REDIS_UNAVAILABLE, "Redis is not available: %s", redis_sync_error(redis));

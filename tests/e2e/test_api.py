@@ -440,6 +440,7 @@ def test_usage(api, server):
         assert usage.status == 200
         usage = usage.json()
         assert usage["current"] == {"requests": 0, "input_tokens": 0, "output_tokens": 0}
+        assert usage["limits"] == {"requests": 10 if "clients" in path else 0, "input_tokens": 0, "output_tokens": 0}
         assert len(usage["days"]) == 30
     assert status_with(api, server, made["key"]) == 200
 
