@@ -19,6 +19,7 @@
 #include "path/exchange_state.h"
 #include "path/rewrite.h"
 #include "path/route.h"
+#include "state/journal.h"
 #include "state/settings.h"
 #include "state/stats.h"
 
@@ -255,8 +256,18 @@ static enum step answer_problem(struct exchange *ex, const struct dialect_refusa
 	return fine ? STEP_ANSWER : STEP_SETTLE;
 }
 
+/* What is the operator's to know: not what clients do wrong. */
+static void note_failure(const struct exchange *ex, enum problem_id problem, const char *message)
+{
+	if (problem_table[problem].status < 500 || problem == PROBLEM_DRAINING || problem == PROBLEM_HTTP_VERSION)
+		return;
+	journal_add(ex->mapping ? "upstream" : "exchange", "%s: %s", ex->mapping ? ex->mapping->prefix : "-",
+		message ? message : problem_table[problem].message);
+}
+
 enum step exchange_fail(struct exchange *ex, enum problem_id problem, const char *message)
 {
+	note_failure(ex, problem, message);
 	if (ex->began) {
 		ex->broken = true;
 		return STEP_SETTLE;
@@ -404,7 +415,9 @@ static enum step step_route(struct exchange *ex)
 		return refuse_malformed(ex, "The request target is neither a path nor an absolute URL.");
 	if (route_has_dot_segment(ex->path))
 		return exchange_fail(ex, PROBLEM_BAD_REQUEST, "The path has a dot segment.");
-	return route_is_reserved(ex->path) ? route_internal(ex) : route_mapping(ex);
+	if (route_is_reserved(ex->path))
+		return route_internal(ex);
+	return ex->front->ops ? exchange_fail(ex, PROBLEM_NO_MAPPING, NULL) : route_mapping(ex);
 }
 
 /* ---- settle ---- */
