@@ -612,7 +612,7 @@ static void test_a_hundred_thousand_clients(void **state)
 	double edited = seconds() - start;
 	print_message("100000 clients: loaded in %.0f ms, found twice each in %.0f ms, a mapping edited in %.0f ms\n",
 		loaded * 1e3, found * 1e3, edited * 1e3);
-	assert_true(loaded < 10 && found < 2);
+	assert_true(loaded < 30 && found < 5); /* far from it, but for sanitizers */
 	snapshot_unref(snapshot);
 }
 
