@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from support.wire import Closed, chunked, request_bytes
+from support.wire import Broken, chunked, request_bytes
 
 EXPECT = ("Expect", "100-continue")
 
@@ -69,7 +69,7 @@ def test_body_sent_without_waiting(gateway, server, prefix):
 def test_hang_up_while_waiting(gateway, server, prefix):
     client, upstream, head = ask(gateway, server, prefix)
     client.close()
-    with pytest.raises(Closed):
+    with pytest.raises(Broken):
         upstream.set_timeout(1)
         upstream.read_request_body(head)
 

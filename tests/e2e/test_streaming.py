@@ -29,7 +29,7 @@ def start(gateway, server, prefix, head: str, method="GET", **options):
 
 HEADS = {
     "chunked": "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "length": "HTTP/1.1 200 OK\r\nContent-Length: 2600\r\n\r\n",
+    "length": "HTTP/1.1 200 OK\r\nContent-Length: 2700\r\n\r\n",
     "close": "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n",
 }
 

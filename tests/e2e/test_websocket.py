@@ -37,7 +37,10 @@ def echo():
                 return
             connection.send(message)
 
-    with serve(handle, "127.0.0.1", 0, subprotocols=["realtime"], max_size=None) as server:
+    def choose(_, offered):
+        return "realtime" if "realtime" in offered else None
+
+    with serve(handle, "127.0.0.1", 0, select_subprotocol=choose, max_size=None) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         server.url = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
