@@ -432,6 +432,20 @@ static void log_access(const struct exchange *ex, uint64_t duration_us)
 		(unsigned long long)ex->up.bytes, (unsigned long long)ex->down.bytes, (double)duration_us / 1000);
 }
 
+/* What it cost, as the vendor says; else an estimate, where the model has said something. */
+static void estimate_tokens(const struct exchange *ex, struct usage *usage)
+{
+	const struct managed *m = ex->managed;
+	if (usage->input_known || !(usage->output_known || usage->output_estimate))
+		return;
+	usage->input_tokens = m && m->request.input_estimate ? m->request.input_estimate : ex->body_bytes / USAGE_BYTES_PER_TOKEN;
+}
+
+static bool is_estimate(const struct usage *usage)
+{
+	return (!usage->input_known && usage->input_tokens) || (!usage->output_known && usage->output_tokens);
+}
+
 /* A stream may last longer than 32 bits of microseconds. */
 static uint32_t saturated(uint64_t value)
 {
@@ -445,7 +459,7 @@ static void count(struct exchange *ex, const struct usage *usage, uint64_t now_u
 		.kind = STATS_REQUEST,
 		.flags = (uint8_t)((ex->broken ? STATS_BROKEN_OFF : 0) | (ex->client_gone ? STATS_CLIENT_GONE : 0) |
 			(m && m->admission.queued ? STATS_QUEUED : 0) |
-			(!usage->input_known && usage->input_tokens ? STATS_TOKENS_ESTIMATED : 0)),
+			(is_estimate(usage) ? STATS_TOKENS_ESTIMATED : 0)),
 		.status = ex->status,
 		.problem = ex->problem,
 		.slot = ex->mapping->stats_slot,
@@ -496,6 +510,7 @@ static enum step step_settle(struct exchange *ex)
 	bool counted = ex->counted;
 	if (ex->tap)
 		usage_tap_read(ex->tap, &usage);
+	estimate_tokens(ex, &usage);
 	if (ex->managed)
 		exchange_settle_admission(ex, &usage);
 	if (counted)

@@ -271,11 +271,11 @@ void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 		return;
 	}
 	bool failed = ex->status >= 400 || !ex->status;
-	bool known = usage->input_known || usage->output_known;
+	bool known = usage->input_known || usage->output_known || usage->output_estimate;
 	struct admission_result result = {
 		.sent = ex->sent_us != 0,
 		.tokens_known = known || (failed && !ex->client_gone),
-		.input_tokens = usage->input_known ? usage->input_tokens : known ? m->request.input_estimate : 0,
+		.input_tokens = usage->input_tokens,
 		.output_tokens = usage->output_tokens,
 		.outcome = ADMISSION_NOTHING,
 		.status = ex->status,
