@@ -360,7 +360,7 @@ bool rules_parse_time(const char *text, int64_t *unix_ms)
 	int year, month, day, hour, minute, second, milliseconds, offset;
 	const char *at = text;
 	if (!digits(&at, 4, &year) || !skip(&at, "-") || !digits(&at, 2, &month) || !skip(&at, "-") || !digits(&at, 2, &day) ||
-		!skip(&at, "Tt ") || !digits(&at, 2, &hour) || !skip(&at, ":") || !digits(&at, 2, &minute) || !skip(&at, ":") ||
+		!skip(&at, "Tt") || !digits(&at, 2, &hour) || !skip(&at, ":") || !digits(&at, 2, &minute) || !skip(&at, ":") ||
 		!digits(&at, 2, &second) || !parse_fraction(&at, &milliseconds) || !parse_offset(&at, &offset) || *at)
 		return false;
 	if (month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) || hour > 23 || minute > 59 || second > 60)

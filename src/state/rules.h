@@ -23,7 +23,7 @@ const char *rules_check_text(const char *text);     /* UTF-8 without control cha
 /* Splits a target URL; strings go into the arena. NULL, or what is wrong. */
 const char *rules_parse_target(const char *text, struct arena *arena, struct target *target);
 
-/* RFC 3339 date-time (section 5.6, "Z" or an offset, seconds' fraction allowed) -> Unix time in ms. */
+/* RFC 3339 date-time (section 5.6: "T", then "Z" or an offset; a fraction of seconds is allowed) -> Unix time in ms. */
 bool rules_parse_time(const char *text, int64_t *unix_ms);
 
 #endif
