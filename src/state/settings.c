@@ -30,6 +30,8 @@ struct reading {
 	const char *ini_file;
 	char *places[SETTINGS_COUNT]; /* where each value is from: "FILE:LINE: section.key", malloc */
 	char *port, *port_place;      /* PORT, malloc */
+	char *bad_section;            /* malloc; an unknown one that begins at bad_section_line */
+	int bad_section_line;
 	char *error;                  /* malloc; the first fault */
 };
 
@@ -115,19 +117,34 @@ static char *list_names(const char *section, bool *secret)
 	return list;
 }
 
+/* A misspelt secret is one too. */
+static bool sounds_secret(const char *key)
+{
+	static const char *const parts[] = {"token", "secret", "key", "pass", "url"};
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+		if (strcasestr(key, parts[i]))
+			return true;
+	return false;
+}
+
+/* At its first key, or at its own line where none follows (entry NULL). */
 static void fail_section(struct reading *r, const struct settings_entry *entry)
 {
 	char *sections = list_names(NULL, NULL);
-	set_string(&r->error, check_printf("%s:%d: [%s]: unknown section; accepted: %s",
-		r->ini_file, entry->line, entry->section, sections));
+	char *value = check_strdup(!entry ? "" : sounds_secret(entry->name) ? "(hidden)" : entry->value);
+	char *place = entry ? check_printf("%s:%d: %s.%s = %s", r->ini_file, entry->line, entry->section, entry->name,
+		printable(value)) : check_printf("%s:%d: [%s]", r->ini_file, r->bad_section_line, r->bad_section);
+	set_string(&r->error, check_printf("%s: unknown section; accepted: %s", place, sections));
+	free(place);
+	free(value);
 	free(sections);
 }
 
 static void fail_key(struct reading *r, const struct settings_entry *entry)
 {
-	bool secret = false;
+	bool secret = sounds_secret(entry->name);
 	char *keys = list_names(entry->section, &secret);
-	char *value = check_strdup(secret ? "(hidden)" : entry->value); /* a misspelt secret is one too */
+	char *value = check_strdup(secret ? "(hidden)" : entry->value);
 	set_string(&r->error, check_printf("%s:%d: %s.%s = %s: unknown key; accepted in [%s]: %s",
 		r->ini_file, entry->line, entry->section, entry->name, printable(value), entry->section, keys));
 	free(value);
@@ -148,21 +165,35 @@ static bool section_exists(const char *section)
 	return false;
 }
 
+static void on_section(struct reading *r, const struct settings_entry *entry)
+{
+	if (r->bad_section) {
+		fail_section(r, NULL);
+	} else if (!section_exists(entry->section)) {
+		r->bad_section = check_strdup(entry->section);
+		r->bad_section_line = entry->line;
+	}
+}
+
 static bool on_ini_entry(void *context, const struct settings_entry *entry)
 {
 	struct reading *r = context;
-	const struct setting *setting = entry->name ? find_key(entry->section, entry->name) : NULL;
-	if (entry->name && !entry->value)
+	if (!entry->name) {
+		on_section(r, entry);
+		return !r->error;
+	}
+	const struct setting *setting = find_key(entry->section, entry->name);
+	if (!entry->value)
 		fail_syntax(r, r->ini_file, entry, "[section], or key = value, or key = \"value\"");
-	else if (!section_exists(entry->section) && !(entry->name && !*entry->section))
+	else if (r->bad_section)
 		fail_section(r, entry);
 	else if (!*entry->section)
 		set_string(&r->error, check_printf("%s:%d: %s: a key before the first section; accepted: [section] first",
 			r->ini_file, entry->line, entry->name));
-	else if (entry->name && !setting)
+	else if (!setting)
 		fail_key(r, entry);
-	if (r->error || !entry->name)
-		return !r->error;
+	if (r->error)
+		return false;
 	char *place = check_printf("%s:%d: %s.%s", r->ini_file, entry->line, setting->section, setting->key);
 	bool ok = apply(r, setting, place, " = ", entry->value);
 	free(place);
@@ -225,6 +256,8 @@ static bool apply_ini(struct reading *r, const char *config_file)
 			return true;
 		set_string(&r->error, check_printf("%s: cannot be read: %s", r->ini_file, strerror(errno)));
 	}
+	if (r->bad_section && !r->error)
+		fail_section(r, NULL);
 	if (!r->error)
 		set_string(&r->s->config_file, check_strdup(r->ini_file));
 	return !r->error;
@@ -330,6 +363,7 @@ char *settings_read(struct settings *s, const struct settings_options *o)
 		free(r.places[i]);
 	free(r.port);
 	free(r.port_place);
+	free(r.bad_section);
 	if (r.error)
 		settings_free(s);
 	return r.error;

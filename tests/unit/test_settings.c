@@ -228,7 +228,11 @@ static void test_error_lines(void **state)
 			"apiproxy.ini:2: auth.jwt_secret = (hidden): bad value; accepted: at least 32 characters, or nothing"},
 		{"[secrets]\nmaster_key = 0123\n",
 			"apiproxy.ini:2: secrets.master_key = (hidden): bad value; accepted: 64 hex digits, or nothing"},
-		{"[logs]\nlevel = info\n", "apiproxy.ini:1: [logs]: unknown section; accepted: "
+		{"[logs]\nlevel = info\n", "apiproxy.ini:2: logs.level = info: unknown section; accepted: "
+			"server, redis, admin, auth, secrets, limits, stats, log, tls, acme, bootstrap"},
+		{"[admins]\nTOKEN = x\n", "apiproxy.ini:2: admins.TOKEN = (hidden): unknown section; accepted: "
+			"server, redis, admin, auth, secrets, limits, stats, log, tls, acme, bootstrap"},
+		{"[logs]\n[log]\nlevel = info\n", "apiproxy.ini:1: [logs]: unknown section; accepted: "
 			"server, redis, admin, auth, secrets, limits, stats, log, tls, acme, bootstrap"},
 		{"[logs]\n", "apiproxy.ini:1: [logs]: unknown section; accepted: "
 			"server, redis, admin, auth, secrets, limits, stats, log, tls, acme, bootstrap"},
