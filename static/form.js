@@ -125,8 +125,8 @@ function row(kind, field, context) {
 
 const same = (a, b) => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
 
-// A number that is 0 and one that is absent are the same to the reader of the form.
-const known = (field, value) => (field.type === 'number' && value === 0 ? null : value);
+// To the reader of the form 0, "" and nothing are the same.
+const known = (field, value) => ((field.type === 'number' && value === 0) || value === '' ? null : value);
 
 function changes(rows, entry) {
 	const body = {};

@@ -106,11 +106,11 @@ void page_get_static(const struct admin_request *request, struct admin_reply *re
 
 void page_reply_denied(struct admin_reply *reply)
 {
-	static const char page[] =
-		"<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>apiproxy</title>\n"
-		"<meta name=\"viewport\" content=\"width=device-width\">\n<h1>Not public</h1>\n"
-		"<p>The statistics of this apiproxy need the admin token. <a href=\"/admin\">Log in</a>.</p>\n</html>\n";
-	admin_reply_static(reply, 401, HTML_TYPE, page, sizeof page - 1);
+	/* The page holds no figures: it asks for the token, and then /stats. */
+	const struct embedded_file *page = embedded_find("index.html");
+	CHECK(page);
+	admin_reply_static(reply, 401, HTML_TYPE, page->data, page->length);
+	admin_reply_header(reply, "Cache-Control", "no-store");
 	admin_reply_header(reply, "Content-Security-Policy", "%s", content_security_policy);
 	admin_reply_header(reply, "Referrer-Policy", "no-referrer");
 }

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("playwright", reason="the browser tests need Playwright for Python")
 from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")  # None: the one that Playwright installed
 SWITCHES = [
     "--headless",
     "--no-sandbox",
