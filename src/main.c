@@ -262,8 +262,8 @@ static bool boot(struct program *p)
 	start_workers(p);
 	watcher_start(p->watcher);
 	p->flusher = flusher_start(p->aggregate, p->stats_store);
-	if (p->settings.acme_enabled)
-		p->acme = acme_start(&p->settings);
+	if (p->settings.acme_enabled && !(p->acme = acme_start(&p->settings)))
+		return false;
 	for (unsigned i = 0; i < p->worker_count; i++)
 		worker_listen(p->workers[i]);
 	log_info("main", "apiproxy %s is ready on %s://%s (%u worker%s)", APIPROXY_VERSION,

@@ -32,8 +32,9 @@ struct figures_sources {
 	struct snapshot *(*get_snapshot)(void *context);                     /* with a reference, or NULL [nothing is mapped] */
 	bool (*redis_is_up)(void *context);                                  /* [true] */
 	uint64_t (*config_reloads)(void *context);                           /* [0] */
-	bool (*key_is_up)(void *context, const struct vendor_key *key);      /* [enabled and readable] */
-	void *context;
+	bool (*key_is_up)(const void *keys, const struct vendor_key *key);   /* [enabled and readable] */
+	const void *keys;
+	void *context;                                                       /* of the others */
 };
 
 /* The caller deletes or frees what it gets; never NULL. */

@@ -208,7 +208,7 @@ static void metric_key_up(const struct page *p, const char *name)
 	for (size_t at = 0; (key = next_key(p, &at, &series));) {
 		bool up = key->enabled && key->secret;
 		if (up && f->key_is_up)
-			up = f->key_is_up(f->context, key);
+			up = f->key_is_up(f->keys, key);
 		write_key(p, name, key);
 		fprintf(p->out, "} %d\n", up);
 	}

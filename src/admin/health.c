@@ -2,8 +2,11 @@
 #include "admin/admin.h"
 
 #include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "admin/figures.h"
+#include "admin/resource.h"
 #include "base/loop.h"
 #include "ops/watcher.h"
 #include "state/journal.h"
@@ -34,10 +37,33 @@ void stats_get(const struct admin_request *request, struct admin_reply *reply)
 	admin_reply_json(reply, 200, figures_stats(request->admin->setup.figures, cluster));
 }
 
+struct key_states {
+	const struct snapshot *snapshot;
+	const bool *cooling;
+};
+
+static bool key_is_up(const void *keys, const struct vendor_key *key)
+{
+	const struct key_states *states = keys;
+	for (size_t i = 0; states->cooling && i < snapshot_key_count(states->snapshot); i++) {
+		const struct vendor_key *known = snapshot_key_at(states->snapshot, i);
+		if (strcmp(known->id, key->id) == 0)
+			return !states->cooling[i];
+	}
+	return true;
+}
+
 void metrics_get(const struct admin_request *request, struct admin_reply *reply)
 {
-	admin_reply_text(reply, 200, "text/plain; version=0.0.4; charset=utf-8",
-			 figures_metrics(request->admin->setup.figures));
+	struct figures_sources figures = *request->admin->setup.figures;
+	struct snapshot *snapshot = admin_snapshot(request);
+	bool *cooling = key_health_cooling(request->admin, snapshot);
+	struct key_states states = {.snapshot = snapshot, .cooling = cooling};
+	figures.key_is_up = key_is_up;
+	figures.keys = &states;
+	admin_reply_text(reply, 200, "text/plain; version=0.0.4; charset=utf-8", figures_metrics(&figures));
+	free(cooling);
+	snapshot_unref(snapshot);
 }
 
 void performance_get(const struct admin_request *request, struct admin_reply *reply)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/check.h"
 #include "path/admission.h"
 #include "state/redis_sync.h"
 #include "state/snapshot.h"
@@ -70,6 +71,23 @@ void key_health_add(const struct admin_request *request, struct cJSON *key)
 		key = key->next;
 	admin_redis_release(request->admin);
 	snapshot_unref(snapshot);
+}
+
+bool *key_health_cooling(struct admin *admin, const struct snapshot *snapshot)
+{
+	size_t count = snapshot ? snapshot_key_count(snapshot) : 0;
+	if (!count)
+		return NULL;
+	bool *cooling = check_calloc(count, sizeof *cooling);
+	struct redis_sync *redis = admin_redis_acquire(admin);
+	bool fine = true;
+	for (size_t i = 0; i < count && fine; i++) {
+		struct admission_key_health health;
+		fine = admission_key_health(redis, snapshot_key_at(snapshot, i), &health);
+		cooling[i] = fine && health.state != ADMISSION_KEY_OK;
+	}
+	admin_redis_release(admin);
+	return cooling;
 }
 
 static bool reset(struct admin *admin, const cJSON *key, struct admin_reply *reply)

@@ -6,6 +6,8 @@
 #include "state/faults.h"
 #include "state/store.h"
 
+struct snapshot;
+
 /* Answers for a store that did not do it: 400, 404, 409 or 503 with its faults, which are freed. */
 void resource_fail(struct admin_reply *reply, enum store_result result, struct faults *faults);
 
@@ -15,5 +17,9 @@ void resource_changed(const struct admin_request *request);
 /* "health":{"state","until","reason"} added to a vendor key (API form) and those after it in its
  * array; NULL is fine. Left out where Redis fails: what was asked for is not worth failing for it. */
 void key_health_add(const struct admin_request *request, struct cJSON *key);
+
+/* Which vendor keys cool, by their index in the snapshot; NULL where Redis fails or there is none. The
+ * caller frees. */
+bool *key_health_cooling(struct admin *admin, const struct snapshot *snapshot);
 
 #endif

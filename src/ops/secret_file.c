@@ -195,6 +195,8 @@ bool admin_token_load(const struct settings *s, struct secret *out)
 		return false;
 	char *whole = realpath(out->path, NULL);
 	log_info(MODULE, "the admin token is %s in %s", out->created ? "new," : "kept", whole ? whole : out->path);
+	if (!log_enabled(LOG_INFO)) /* who starts it must know where it is */
+		fprintf(stderr, "apiproxy: the admin token is in %s\n", whole ? whole : out->path);
 	free(whole);
 	return true;
 }

@@ -76,7 +76,7 @@ static uint64_t three_reloads(void *context)
 	return 3;
 }
 
-static bool second_key_cools(void *context, const struct vendor_key *key)
+static bool second_key_cools(const void *context, const struct vendor_key *key)
 {
 	(void)context;
 	return strcmp(key->id, "k2") != 0;
@@ -97,7 +97,7 @@ static int set_up(void **state)
 	for (size_t i = 0; i < 2; i++)
 		f->snapshot.keys[i].stats_slot = stats_slot_acquire(f->stats, STATS_KEY, f->snapshot.keys[i].id, f->snapshot.keys[i].pool);
 	f->sources = (struct figures_sources){.version = "1.2.3", .node = "n1", .aggregate = f->aggregate, .get_snapshot = get_snapshot,
-		.redis_is_up = redis_is_down, .config_reloads = three_reloads, .key_is_up = second_key_cools, .context = f};
+		.redis_is_up = redis_is_down, .config_reloads = three_reloads, .key_is_up = second_key_cools, .keys = f, .context = f};
 	*state = f;
 	return 0;
 }
