@@ -117,10 +117,12 @@ function serverNow(headers) {
 
 /* ---- table ---- */
 
+// No time at all means that nothing was asked in the last minute.
+const responseTime = (value) => (value ? format.milliseconds(value) : format.NONE);
 const COLUMNS = [
 	['prefix', (v) => v], ['requests', format.short], ['requests_per_sec', format.decimal], ['error_rate', format.percent],
-	['avg_response_time_ms', format.milliseconds], ['p50_response_time_ms', format.milliseconds],
-	['p95_response_time_ms', format.milliseconds], ['p99_response_time_ms', format.milliseconds],
+	['avg_response_time_ms', responseTime], ['p50_response_time_ms', responseTime],
+	['p95_response_time_ms', responseTime], ['p99_response_time_ms', responseTime],
 	['active_requests', format.count], ['bytes_in', format.bytes], ['bytes_out', format.bytes],
 	['input_tokens', format.short], ['output_tokens', format.short], ['last_request_at', (v) => format.ago(v, Date.now() + state.skew)],
 ];
