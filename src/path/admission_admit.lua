@@ -26,7 +26,7 @@ if has_subject then
 		if #s > 168 then taken_by = s:sub(169) end
 		dirty = window_expire(w, subject, now - span)
 	else
-		w, new = window_new(subject, now), true
+		w, new = window_new(now), true
 	end
 	if places > 0 and w[17] >= places then
 		local left, taken = {}, 0
@@ -91,9 +91,10 @@ if verdict == 0 or verdict == 6 then
 			w[17] = w[17] + 1
 			local p = taken_by:find(ARGV[3], 1, true)
 			if p then
-				taken_by = taken_by:sub(1, p + 7) .. pack('<I4I6', open('<I4', taken_by, p + 8) + 1, now + lease) .. taken_by:sub(p + 18)
+				local mine = pack('<c8I4I6', ARGV[3], open('<I4', taken_by, p + 8) + 1, now + lease)
+				taken_by = #taken_by == 18 and mine or taken_by:sub(1, p - 1) .. mine .. taken_by:sub(p + 18)
 			else
-				taken_by = taken_by .. ARGV[3] .. pack('<I4I6', 1, now + lease)
+				taken_by = taken_by .. pack('<c8I4I6', ARGV[3], 1, now + lease)
 			end
 		end
 		dirty = true
@@ -116,9 +117,9 @@ end
 -- A subject's string lives as long as the day's figures in it.
 if dirty then
 	if new then
-		call('SET', subject, window_pack(w) .. taken_by, 'EX', 2764800)
+		call('SET', subject, window_pack(w, taken_by), 'EX', 2764800)
 	else
-		call('SET', subject, window_pack(w) .. taken_by, 'KEEPTTL')
+		call('SET', subject, window_pack(w, taken_by), 'KEEPTTL')
 	end
 end
 w = w or {0, 0, 0, 1, 0}

@@ -19,6 +19,6 @@ for x, subject in ipairs(KEYS) do
 		taken_by = taken_by .. mine
 	end
 	w[17] = w[17] + count
-	call('SET', subject, window_pack(w) .. taken_by, 'EX', 2764800)
+	call('SET', subject, window_pack(w, taken_by), 'EX', 2764800)
 end
 return #KEYS

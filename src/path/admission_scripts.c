@@ -13,10 +13,10 @@
 #include "base/embedded.h"
 #include "path/admission_internal.h"
 
-static const char *const parts[ADMISSION_SCRIPTS][6] = {
-	[SCRIPT_ADMIT] = {"admission_window.lua", "admission_window_move.lua", "", "admission_health.lua", "admission_admit.lua"},
-	[SCRIPT_KEY] = {"admission_window.lua", "admission_window_move.lua", "admission_adjust.lua", "", "admission_health.lua",
-		"admission_key.lua"},
+static const char *const parts[ADMISSION_SCRIPTS][7] = {
+	[SCRIPT_ADMIT] = {"admission_window.lua", "admission_window_move.lua", "admission_keys.lua", "admission_admit.lua"},
+	[SCRIPT_KEY] = {"admission_window.lua", "admission_window_move.lua", "admission_adjust.lua", "admission_keys.lua", "",
+		"admission_health.lua", "admission_key.lua"},
 	[SCRIPT_SETTLE] = {"admission_window.lua", "admission_adjust.lua", "admission_settle.lua"},
 	[SCRIPT_LEAVE] = {"admission_leave.lua"},
 	[SCRIPT_RENEW] = {"admission_window.lua", "admission_renew.lua"},
@@ -37,7 +37,7 @@ struct redis_async_script *admission_scripts_new(void)
 	struct redis_async_script *scripts = check_calloc(ADMISSION_SCRIPTS, sizeof *scripts);
 	for (int s = 0; s < ADMISSION_SCRIPTS; s++) {
 		char *text = check_strdup("");
-		for (int p = 0; p < 6 && parts[s][p]; p++) {
+		for (int p = 0; p < 7 && parts[s][p]; p++) {
 			char *longer = check_printf("%s%s", text, part_text(parts[s][p]));
 			free(text);
 			text = longer;

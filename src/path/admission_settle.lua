@@ -42,8 +42,8 @@ if count > 0 then
 end
 if not dirty then return 0 end
 if new_day then
-	call('SET', subject, window_pack(w) .. taken_by, 'EX', 2764800)
+	call('SET', subject, window_pack(w, taken_by), 'EX', 2764800)
 else
-	call('SET', subject, window_pack(w) .. taken_by, 'KEEPTTL')
+	call('SET', subject, window_pack(w, taken_by), 'KEEPTTL')
 end
 return 0

@@ -15,9 +15,10 @@
 -- status that was the reason, or the negative of it while the trial named by 18 is out.
 -- What follows them is a subject's places, see admission_admit.lua.
 local call, pack, open = redis.call, struct.pack, struct.unpack
-local STATE, ENTRY = '<ddddddddddddddddddddd', '<I6I4I6I6'
+local STATE, STATE_AND_MORE, ENTRY = '<ddddddddddddddddddddd', '<dddddddddddddddddddddc0', '<I6I4I6I6'
 
-local function window_pack(w)
-	return pack(STATE, w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15],
-		w[16], w[17], w[18], w[19], w[20], w[21])
+-- more: what follows the numbers, a string.
+local function window_pack(w, more)
+	return pack(STATE_AND_MORE, w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15],
+		w[16], w[17], w[18], w[19], w[20], w[21], more)
 end

@@ -5,8 +5,7 @@ local function clock()
 	return t[1] * 1000 + floor(t[2] / 1000)
 end
 
-local function window_new(key, now)
-	call('DEL', key .. ':e')
+local function window_new(now)
 	return {0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, now, 0, 0, 0, 0, 0}
 end
 
@@ -50,8 +49,13 @@ local function window_add(w, key, now, t, n, i, o, keep_ms)
 		if length == 1 then
 			w[6], w[7], w[8], w[9] = w[11], w[12], w[13], w[14]
 		else
-			told = call('RPUSH', key .. ':e', pack(ENTRY, w[11], w[12], w[13], w[14])) == 1 or told
-			if told then call('PEXPIRE', key .. ':e', w[15] - now) end
+			local e = pack(ENTRY, w[11], w[12], w[13], w[14])
+			local size = call('RPUSH', key .. ':e', e)
+			if size > 1 and length == 2 then -- what a state that was lost has left behind
+				call('DEL', key .. ':e')
+				size = call('RPUSH', key .. ':e', e)
+			end
+			if told or size == 1 then call('PEXPIRE', key .. ':e', w[15] - now) end
 		end
 	end
 	w[5], w[10], w[11], w[12], w[13], w[14] = w[5] + 1, t, t, n, i, o

@@ -46,8 +46,8 @@ class Scripts:
         self.redis = server.client.__class__(unix_socket_path=str(server.socket))
         self.now = 1_700_000_000_000
         load = self.redis.script_load
-        self.admit_sha = load(script("window", "window_move", "table", "health", "admit"))
-        self.key_sha = load(script("window", "window_move", "adjust", "table", "health", "key"))
+        self.admit_sha = load(script("window", "window_move", "keys", "admit"))
+        self.key_sha = load(script("window", "window_move", "adjust", "keys", "table", "health", "key"))
         self.settle_sha = load(script("window", "adjust", "settle"))
         self.leave_sha = load(script("leave"))
         self.renew_sha = load(script("window", "renew"))
