@@ -1,0 +1,199 @@
+/* bench_admission: what an admission and its settlement cost Redis, µs of its CPU (INFO cpu), with all
+ * limits on: places, three windows, a vendor key with a window of its own, the day's figures; and a trivial
+ * EVALSHA of as many arguments beside it. Pipelined as a busy worker does it; a private redis-server, with and without
+ * its append-only file. Prints one line of JSON. Usage: bench_admission [REQUESTS], default 100000. */
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <hiredis/hiredis.h>
+
+#include "base/check.h"
+#include "path/admission_internal.h"
+
+enum { DEPTH = 32, UNDER_WAY = 4 * DEPTH };
+
+struct scene {
+	const char *name;
+	unsigned clients;
+	unsigned nodes;
+	double rpm;
+};
+
+static const struct scene scenes[] = {
+	{"one_client", 1, 1, 1e8},
+	{"three_nodes", 1000, 3, 1e8},
+	{"nine_nodes", 1000, 9, 1e8},
+	{"clients_100000", 100000, 1, 1e8},
+	{"rpm_1000000", 1, 1, 1000000},
+};
+
+static char directory[] = "/tmp/apiproxy-bench-XXXXXX";
+static struct redis_async_script *scripts;
+static redisContext *redis;
+static pid_t server;
+
+static void start(const char *append_only)
+{
+	char path[64];
+	snprintf(path, sizeof path, "%s/redis.sock", directory);
+	unlink(path);
+	server = fork();
+	if (server == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory, "--appendonly",
+		       append_only, "--logfile", "redis.log", (char *)NULL);
+		_exit(127);
+	}
+	for (int i = 0; i < 200 && access(path, F_OK) != 0; i++)
+		nanosleep(&(struct timespec){0, 25000000}, NULL);
+	redis = redisConnectUnix(path);
+	CHECK(redis && !redis->err);
+	for (int s = 0; s < ADMISSION_SCRIPTS; s++)
+		freeReplyObject(redisCommand(redis, "SCRIPT LOAD %b", scripts[s].text, scripts[s].length));
+}
+
+static void stop(void)
+{
+	redisFree(redis);
+	kill(server, SIGKILL);
+	waitpid(server, NULL, 0);
+}
+
+static double cpu_us(void)
+{
+	double total = 0;
+	redisReply *info = redisCommand(redis, "INFO cpu");
+	static const char *const names[] = {"used_cpu_sys:", "used_cpu_user:"};
+	for (int i = 0; i < 2; i++)
+		total += atof(strstr(info->str, names[i]) + strlen(names[i])) * 1e6;
+	freeReplyObject(info);
+	return total;
+}
+
+static void send_script(int script, size_t keys, size_t count, const char **parts, const size_t *lengths)
+{
+	const char *all[20] = {"EVALSHA", scripts[script].sha1, keys == 1 ? "1" : keys == 2 ? "2" : "3"};
+	size_t sizes[20] = {7, 40, 1};
+	for (size_t i = 0; i < count; i++) {
+		all[3 + i] = parts[i];
+		sizes[3 + i] = lengths ? lengths[i] : strlen(parts[i]);
+	}
+	redisAppendCommandArgv(redis, (int)count + 3, all, sizes);
+}
+
+static redisReply *receive(void)
+{
+	redisReply *reply = NULL;
+	CHECK(redisGetReply(redis, (void **)&reply) == REDIS_OK && reply->type != REDIS_REPLY_ERROR);
+	return reply;
+}
+
+struct request {
+	char subject[64], usage[64], worker[9];
+	double event, made;
+};
+
+static void name_request(struct request *r, const struct scene *scene, unsigned number)
+{
+	unsigned client = (unsigned)((uint64_t)number * 7919 % scene->clients);
+	snprintf(r->subject, sizeof r->subject, "apiproxy:limit:{c%u}:c", client);
+	snprintf(r->usage, sizeof r->usage, "apiproxy:usage:{c%u}:c", client);
+	snprintf(r->worker, sizeof r->worker, "worker%02u", number % scene->nodes % 100);
+}
+
+static void send_admission(struct request *r, const struct scene *scene)
+{
+	double n[] = {STAGE_SUBJECT | STAGE_POOL, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, 1e6, scene->rpm, 1e12, 1e12, 500, 1000, 0, 0, 0, 0, 0, 2};
+	const char *parts[] = {r->subject, r->subject, "apiproxy:limit:{pool}", (char *)n, "", r->worker, "k1", "100000000", "k2", "100000000"};
+	size_t lengths[] = {strlen(r->subject), strlen(r->subject), 21, sizeof n, 0, 8, 2, 9, 2, 9};
+	send_script(SCRIPT_ADMIT, 3, 10, parts, lengths);
+}
+
+static void send_settlement(struct request *r)
+{
+	double n[] = {1, r->event, r->made, 500, 1000, 0, (double)(time(NULL) / 86400), 1, 400, 700, 1};
+	const char *parts[] = {r->subject, r->usage, (char *)n, r->worker};
+	size_t lengths[] = {strlen(r->subject), strlen(r->usage), sizeof n, 8};
+	send_script(SCRIPT_SETTLE, 2, 4, parts, lengths);
+}
+
+/* Admissions in batches; each is settled when four batches are under way. */
+static double play(const struct scene *scene, unsigned requests)
+{
+	static struct request ring[UNDER_WAY];
+	double before = cpu_us();
+	for (unsigned done = 0; done < requests; done += DEPTH) {
+		struct request *batch = &ring[done % UNDER_WAY];
+		for (int i = 0; i < DEPTH && done >= UNDER_WAY; i++)
+			send_settlement(&batch[i]);
+		for (int i = 0; i < DEPTH && done >= UNDER_WAY; i++)
+			freeReplyObject(receive());
+		for (int i = 0; i < DEPTH; i++) {
+			name_request(&batch[i], scene, done + (unsigned)i);
+			send_admission(&batch[i], scene);
+		}
+		for (int i = 0; i < DEPTH; i++) {
+			redisReply *reply = receive();
+			struct admission_answer answer;
+			CHECK(admission_answer_read(&answer, reply) && answer.numbers[ANSWER_VERDICT] == VERDICT_ADMITTED);
+			batch[i].event = answer.numbers[ANSWER_EVENT];
+			batch[i].made = answer.numbers[ANSWER_MADE];
+			freeReplyObject(reply);
+		}
+	}
+	return (cpu_us() - before) / requests;
+}
+
+static double play_trivial(unsigned requests)
+{
+	freeReplyObject(redisCommand(redis, "SCRIPT LOAD %s", "return 0"));
+	struct redis_async_script trivial;
+	redis_async_script_init(&trivial, "return 0", 8);
+	double before = cpu_us();
+	for (unsigned done = 0; done < requests; done += DEPTH) {
+		for (int i = 0; i < DEPTH; i++)
+			redisAppendCommand(redis, "EVALSHA %s 3 apiproxy:limit:{c}:c apiproxy:limit:{c}:c apiproxy:limit:{pool} %s x worker01 k1 100 k2 100",
+				trivial.sha1, "----------------------------------------------------------------------------------------");
+		for (int i = 0; i < DEPTH; i++)
+			freeReplyObject(receive());
+	}
+	return (cpu_us() - before) / requests;
+}
+
+static void measure(const char *append_only, unsigned requests)
+{
+	start(append_only);
+	printf("\"append_only_%s\":{\"trivial_evalsha_us\":%.2f", append_only, play_trivial(requests));
+	for (size_t s = 0; s < sizeof scenes / sizeof *scenes; s++) {
+		freeReplyObject(redisCommand(redis, "FLUSHALL"));
+		play(&scenes[s], scenes[s].clients > 1000 ? scenes[s].clients / DEPTH * DEPTH : 1024); /* each is known */
+		printf(",\"%s_us\":%.2f", scenes[s].name, play(&scenes[s], requests));
+	}
+	redisReply *bytes = redisCommand(redis, "MEMORY USAGE apiproxy:limit:{c0}:c:e");
+	printf(",\"rpm_1000000_list_bytes\":%lld}", bytes->type == REDIS_REPLY_INTEGER ? bytes->integer : 0);
+	freeReplyObject(bytes);
+	stop();
+}
+
+int main(int argc, char **argv)
+{
+	unsigned requests = argc > 1 ? (unsigned)atoi(argv[1]) / DEPTH * DEPTH : 99840;
+	char command[80];
+	CHECK(mkdtemp(directory) && requests);
+	scripts = admission_scripts_new();
+	printf("{\"requests\":%u,", requests);
+	measure("no", requests);
+	printf(",");
+	measure("yes", requests);
+	printf("}\n");
+	admission_scripts_free(scripts);
+	snprintf(command, sizeof command, "rm -rf %s", directory);
+	return system(command) != 0;
+}
