@@ -66,7 +66,7 @@ $(BUILD)/embedded.o: $(BUILD)/embedded.S $(EMBEDDED)
 	$(CC) -c -o $@ $<
 
 $(UNIT_TESTS): %: %.o $(LIBRARY)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lbrotlienc $(LIBS)
 
 $(BENCHMARKS) $(FUZZERS): %: %.o $(LIBRARY)
 	$(CC) $(ALL_LDFLAGS) $(FUZZ_ENGINE) -o $@ $^ $(LIBS)

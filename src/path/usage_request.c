@@ -112,6 +112,8 @@ void usage_request_read(const char *body, size_t length, bool whole, uint64_t to
 	json_scan_feed(&scan, &reader, &r, body, length);
 	out->input_estimate = estimate(&r, length, total);
 	out->max_output_tokens *= r.choices;
+	if (out->max_output_tokens > UINT32_MAX)
+		out->max_output_tokens = UINT32_MAX;
 }
 
 /* ---- include_usage ---- */
