@@ -113,11 +113,36 @@ static const struct {
 #undef X
 };
 
+/* The keys of a length, so that most names cost one look. Ends with JSON_NO_KEY. */
+/* clang-format off */
+static const uint8_t by_length[JSON_NAME_MAX][5] = {
+	[1] = {JSON_N},
+	[4] = {JSON_TEXT},
+	[5] = {JSON_USAGE, JSON_DELTA},
+	[6] = {JSON_X_GROQ, JSON_STREAM, JSON_PROMPT},
+	[7] = {JSON_MESSAGE, JSON_CONTENT, JSON_REFUSAL, JSON_BEST_OF},
+	[8] = {JSON_RESPONSE, JSON_THINKING, JSON_MESSAGES},
+	[9] = {JSON_ARGUMENTS, JSON_REASONING},
+	[10] = {JSON_MAX_TOKENS},
+	[12] = {JSON_INPUT_TOKENS, JSON_PARTIAL_JSON},
+	[13] = {JSON_USAGE_METADATA, JSON_PROMPT_TOKENS, JSON_OUTPUT_TOKENS, JSON_INCLUDE_USAGE},
+	[14] = {JSON_STREAM_OPTIONS, JSON_CANDIDATE_COUNT},
+	[15] = {JSON_MAX_OUTPUT_TOKENS_CAMEL, JSON_CANDIDATE_COUNT_SNAKE},
+	[16] = {JSON_PROMPT_COUNT, JSON_GENERATION_CONFIG},
+	[17] = {JSON_COMPLETION_TOKENS, JSON_REASONING_CONTENT, JSON_MAX_OUTPUT_TOKENS, JSON_GENERATION_CONFIG_SNAKE},
+	[18] = {JSON_THOUGHTS_COUNT},
+	[20] = {JSON_CANDIDATES_COUNT},
+	[21] = {JSON_MAX_COMPLETION_TOKENS},
+	[23] = {JSON_CACHE_READ, JSON_TOOL_PROMPT_COUNT},
+	[27] = {JSON_CACHE_CREATION},
+};
+/* clang-format on */
+
 static enum json_key find_key(const char *name, size_t length)
 {
-	for (unsigned i = 1; i < JSON_KEY_COUNT; i++)
-		if (keys[i].length == length && keys[i].name[0] == name[0] && memcmp(keys[i].name, name, length) == 0)
-			return (enum json_key)i;
+	for (const uint8_t *key = by_length[length]; *key; key++)
+		if (keys[*key].name[0] == name[0] && memcmp(keys[*key].name, name, length) == 0)
+			return (enum json_key)*key;
 	return JSON_NO_KEY;
 }
 
@@ -216,11 +241,23 @@ static void end_string(struct json_scan *s, const char *at, size_t length)
 	s->state = AFTER;
 }
 
+/* Most strings are short: a look at 16 bytes costs less than a call. */
+static inline const char *find_quote(const char *at, const char *end)
+{
+	if (end - at >= 16) {
+		unsigned lane = first_lane(load(at) == '"');
+		if (lane < 16)
+			return at + lane;
+		at += 16;
+	}
+	return memchr(at, '"', (size_t)(end - at));
+}
+
 static const char *take_string(struct json_scan *s, const struct json_reader *reader, void *context, const char *at,
 	const char *end)
 {
 	const char *quote = at;
-	while ((quote = memchr(quote, '"', (size_t)(end - quote))) && odd_backslashes(at, quote, s->odd_backslashes))
+	while ((quote = find_quote(quote, end)) && odd_backslashes(at, quote, s->odd_backslashes))
 		quote++;
 	const char *stop = quote ? quote : end;
 	if (reader->string && (reader->all_strings || (s->is_value && s->key != JSON_NO_KEY)))
