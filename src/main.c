@@ -61,6 +61,7 @@ struct program {
 	struct control *control;
 	struct acme *acme;
 	struct worker *workers[WORKERS_MAX];
+	_Atomic uint32_t connections; /* of clients, open */
 };
 
 /* ---- waiting for all workers ---- */
@@ -154,13 +155,12 @@ static uint64_t raise_descriptor_limit(void)
 }
 
 /* Each client may need a second descriptor, to its vendor. */
-static uint32_t connections_per_worker(const struct program *p)
+static uint32_t connections_max(const struct program *p)
 {
 	uint64_t descriptors = raise_descriptor_limit();
 	uint64_t most = descriptors > 2 * DESCRIPTORS_OF_OUR_OWN ? (descriptors - DESCRIPTORS_OF_OUR_OWN) / 2 : 64;
 	if (p->settings.server_max_connections)
 		most = (uint64_t)p->settings.server_max_connections;
-	most = (most + p->worker_count - 1) / p->worker_count;
 	return most > UINT32_MAX ? UINT32_MAX : (uint32_t)most;
 }
 
@@ -230,7 +230,7 @@ static bool start_control(struct program *p)
 
 static void start_workers(struct program *p)
 {
-	uint32_t connections_max = connections_per_worker(p);
+	uint32_t most = connections_max(p);
 	for (unsigned i = 0; i < p->worker_count; i++)
 		p->workers[i] = worker_start(i, &(struct worker_setup){
 			.settings = &p->settings,
@@ -238,7 +238,8 @@ static void start_workers(struct program *p)
 			.admission = p->admission,
 			.control_connect = (int (*)(void *))control_connect,
 			.control = p->control,
-			.connections_max = connections_max,
+			.connections = &p->connections,
+			.connections_max = most,
 			.listen_fd = p->listen_fds[i],
 			.ops_fd = p->ops_fds[i],
 		});

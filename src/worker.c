@@ -62,12 +62,19 @@ static struct message *new_message(struct worker *w, void (*callback)(void *cont
 
 static bool is_full(const struct worker *w)
 {
-	return w->plane.front_count >= w->setup.connections_max;
+	return *w->setup.connections >= w->setup.connections_max;
 }
 
 static void stop_accepting(struct worker *w, struct listener *l)
 {
 	loop_unwatch(w->plane.loop, &l->watch);
+}
+
+/* Another worker may make room: this one looks again soon. */
+static void pause_accepting(struct worker *w, struct listener *l)
+{
+	stop_accepting(w, l);
+	loop_timer_set(w->plane.loop, &w->pause, loop_now_ms(w->plane.loop) + FULL_PAUSE_MS);
 }
 
 static SSL_CTX *current_tls(struct worker *w)
@@ -94,8 +101,7 @@ static bool accept_one(struct worker *w, struct listener *l)
 		return true;
 	}
 	if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-		stop_accepting(w, l);
-		loop_timer_set(w->plane.loop, &w->pause, loop_now_ms(w->plane.loop) + FULL_PAUSE_MS);
+		pause_accepting(w, l);
 		return false;
 	}
 	return errno == ECONNABORTED || errno == EINTR;
@@ -108,7 +114,7 @@ static void on_listener_ready(struct loop_watch *watch, uint32_t events)
 	(void)events;
 	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
 		if (!l->ops && is_full(w)) { /* the rest waits in the kernel's queue */
-			stop_accepting(w, l);
+			pause_accepting(w, l);
 			return;
 		}
 		if (!accept_one(w, l))
@@ -137,8 +143,6 @@ static void on_less(struct plane *p)
 		w->on_idle = NULL;
 		on_idle(w->idle_context);
 	}
-	if (!p->draining && w->main.watch.fd < 0 && w->main.fd >= 0 && !is_full(w) && !w->pause.due_ms)
-		accept_again(w, &w->main);
 }
 
 /* ---- messages ---- */
@@ -235,6 +239,7 @@ struct worker *worker_start(unsigned number, const struct worker_setup *setup)
 	p->control_connect = setup->control_connect;
 	p->control = setup->control;
 	p->on_less = on_less;
+	p->connections = setup->connections;
 	p->connector = connector_new(p->loop);
 	p->upstreams = upstream_pool_new(p->loop, p->connector);
 	p->identity = identity_new();

@@ -20,7 +20,8 @@ struct worker_setup {
 	struct admission_node *admission;
 	int (*control_connect)(void *control);
 	void *control;
-	uint32_t connections_max;
+	_Atomic uint32_t *connections; /* open ones of all workers */
+	uint32_t connections_max;      /* of all workers */
 	int listen_fd; /* the worker's, bound and listening; TLS where tls.enabled */
 	int ops_fd;    /* the same for ops_listen; -1: off */
 };

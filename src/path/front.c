@@ -36,7 +36,8 @@ void front_close(struct front *f)
 	*(f->previous ? &f->previous->next : &p->fronts) = f->next;
 	if (f->next)
 		f->next->previous = f->previous;
-	p->front_count--;
+	if (!f->ops)
+		(*p->connections)--;
 	stats_connections(p->stats, -1);
 	loop_timer_cancel(p->loop, &f->timer);
 	buf_free(&f->unread);
@@ -255,7 +256,8 @@ void front_accept(struct plane *p, int fd, const struct sockaddr_storage *peer, 
 	if (f->next)
 		f->next->previous = f;
 	p->fronts = f;
-	p->front_count++;
+	if (!ops)
+		(*p->connections)++;
 	stats_connections(p->stats, 1);
 	set_timer(f, (uint64_t)p->settings->server_header_timeout_seconds * 1000);
 	if (tls && !set_up_tls(f, tls))

@@ -42,7 +42,7 @@ struct plane {
 	int (*control_connect)(void *control); /* a socket to the control plane; shared */
 	void *control;
 	struct front *fronts;              /* all client connections */
-	uint32_t front_count;
+	_Atomic uint32_t *connections;     /* of all workers, those on ops_listen left out; shared */
 	uint32_t exchange_count;           /* under way, those to the control plane left out */
 	bool draining;
 	void (*on_less)(struct plane *p);  /* a client connection or an exchange has ended */
