@@ -41,10 +41,6 @@ FUZZERS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-# One short line a step; `make V=1` shows the commands.
-Q = $(if $(V),,@)
-say = $(if $(V),,@printf '  %-5s %s\n' $(1) $@)
-
 .PHONY: all run test unit unit-tests e2e browser bench asan tsan fuzz fuzzers lint format install clean help packages
 
 all: $(BUILD)/apiproxy ## build build/apiproxy
@@ -52,33 +48,28 @@ all: $(BUILD)/apiproxy ## build build/apiproxy
 # ---- building ----------------------------------------------------------------------------------
 
 $(BUILD)/apiproxy: $(BUILD)/src/main.o $(LIBRARY)
-	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # Everything but main, so that a unit test links just what it uses.
 $(LIBRARY): $(filter-out $(BUILD)/src/main.o,$(OBJECTS)) $(BUILD)/embedded.o
-	$(Q)rm -f $@ && $(AR) rcs $@ $^
+	rm -f $@ && $(AR) rcs $@ $^
 
 $(BUILD)/%.o: %.c | packages
 	@mkdir -p $(@D)
-	$(call say,CC)
-	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 # Pages and Lua scripts become part of the binary (src/base/embedded.h).
 $(BUILD)/embedded.S: $(EMBEDDED) scripts/embed.sh
 	@mkdir -p $(@D)
-	$(call say,EMBED)
-	$(Q)scripts/embed.sh $(EMBEDDED) > $@
+	scripts/embed.sh $(EMBEDDED) > $@
 $(BUILD)/embedded.o: $(BUILD)/embedded.S $(EMBEDDED)
-	$(Q)$(CC) -c -o $@ $<
+	$(CC) -c -o $@ $<
 
 $(UNIT_TESTS): %: %.o $(LIBRARY)
-	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lbrotlienc $(LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lbrotlienc $(LIBS)
 
 $(BENCHMARKS) $(FUZZERS): %: %.o $(LIBRARY)
-	$(call say,LINK)
-	$(Q)$(CC) $(ALL_LDFLAGS) $(FUZZ_ENGINE) -o $@ $^ $(LIBS)
+	$(CC) $(ALL_LDFLAGS) $(FUZZ_ENGINE) -o $@ $^ $(LIBS)
 
 packages:
 ifeq ($(PKG_LIBS),)
@@ -127,11 +118,11 @@ tsan: $(VENV)/.installed ## unit tests and the concurrency tests under ThreadSan
 	$(MAKE) --no-print-directory BUILD=build-tsan CFLAGS="-O1 -g" SANITIZE=-fsanitize=thread all unit && \
 	scripts/run-pytest.sh tsan build-tsan/apiproxy tests/e2e -m "concurrency and not timing"
 
-bench: ## measure beside nginx and HAProxy, on this machine, in one run
+bench: ## measure beside nginx and HAProxy, in one run; BENCH_ARGS="--quick --scene NAME"
 	@scripts/install-deps.sh run bench
 	@$(MAKE) --no-print-directory all benchmarks
 	@for b in $(BENCHMARKS); do $$b || exit 1; done
-	@$(PYTHON) tests/bench/run.py --binary $(BUILD)/apiproxy
+	@$(PYTHON) tests/bench/run.py --binary $(BUILD)/apiproxy $(BENCH_ARGS)
 benchmarks: $(BENCHMARKS)
 
 fuzz: ## let each fuzzer look for FUZZ_SECONDS (60) for input that breaks a parser
