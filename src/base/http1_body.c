@@ -21,7 +21,7 @@ enum chunk_state {
 	END_LF,
 };
 
-enum { EXTENSION_MAX = 4096, TRAILERS_MAX = 16384 };
+enum { SIZE_DIGITS_MAX = 32, EXTENSION_MAX = 4096, TRAILERS_MAX = 16384 };
 
 static int hex_value(char c)
 {
@@ -40,7 +40,7 @@ static bool size_byte(struct http_body *b, char c)
 {
 	int digit = hex_value(c);
 	if (digit >= 0) {
-		if (b->remaining >> 59) /* 15 digits are enough for anybody */
+		if (b->remaining >> 59 || ++b->line_bytes > SIZE_DIGITS_MAX)
 			return false;
 		b->remaining = b->remaining * 16 + (unsigned)digit;
 		b->state = SIZE;
@@ -93,6 +93,7 @@ static bool framing_byte(struct http_body *b, char c)
 		return c == '\r';
 	case DATA_LF:
 		b->state = SIZE_FIRST;
+		b->line_bytes = 0;
 		return c == '\n';
 	case TRAILER_START:
 		if (c == '\r') {

@@ -91,7 +91,7 @@ enum step step_collect(struct exchange *ex)
 		enum step next = exchange_take_body(ex, &content, &length);
 		if (next != STEP_STAY)
 			return next;
-		if (!length && !ex->up.body.done)
+		if (!length && !ex->up.body.done && !exchange_has_more(ex))
 			return STEP_STAY;
 	}
 	usage_request_read(buf_bytes(&ex->kept), buf_length(&ex->kept), ex->up.body.done, announced_length(ex),

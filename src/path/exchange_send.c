@@ -235,6 +235,11 @@ enum step exchange_take_body(struct exchange *ex, char **content, size_t *length
 	return STEP_STAY;
 }
 
+bool exchange_has_more(const struct exchange *ex)
+{
+	return ex->front->io.readable || buf_length(&ex->front->unread);
+}
+
 /* Writes content behind what is pending. The upstream may take no more and still have an answer. */
 static enum step pass_up(struct exchange *ex, const char *content, size_t length, bool finish)
 {
@@ -272,8 +277,11 @@ enum step exchange_pump_up(struct exchange *ex)
 		enum step next = exchange_take_body(ex, &content, &length);
 		if (next != STEP_STAY)
 			return next;
-		if (!length && !ex->up.body.done && !buf_length(&ex->front->unread))
-			return STEP_STAY;
+		if (!length && !ex->up.body.done) { /* a whole read may have been framing */
+			if (!exchange_has_more(ex))
+				return STEP_STAY;
+			continue;
+		}
 		next = pass_up(ex, content, length, ex->up.body.done);
 		if (next != STEP_STAY)
 			return next;

@@ -137,6 +137,7 @@ enum step step_send(struct exchange *ex);
 enum step exchange_pump_up(struct exchange *ex);   /* STEP_STAY: goes on, or done */
 /* Content of the request's body, in the scratch memory; *length 0: none there now. STEP_STAY: fine. */
 enum step exchange_take_body(struct exchange *ex, char **content, size_t *length);
+bool exchange_has_more(const struct exchange *ex); /* of the client's bytes, to be read now */
 void exchange_drop_upstream(struct exchange *ex, bool reusable);
 enum step exchange_retry(struct exchange *ex);     /* from STEP_SEND with a new connection */
 

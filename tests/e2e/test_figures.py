@@ -13,6 +13,8 @@ from support.process import HeldPort, eventually
 from support.vendor import Fault, Reply
 from support.wire import Broken, request_bytes
 
+pytestmark = pytest.mark.concurrency
+
 PERFORMANCE = {
     "requests_per_sec", "avg_response_time_ms", "p50_response_time_ms", "p95_response_time_ms", "p99_response_time_ms", "error_rate",
     "success_rate", "memory_usage_mb", "cpu_percent", "active_requests", "active_connections",
@@ -107,6 +109,18 @@ def test_stats_count_requests_bytes_and_errors(gateway, vendor):
     assert entry["p50_response_time_ms"] <= entry["p95_response_time_ms"] <= entry["p99_response_time_ms"]
     assert entry["requests_per_sec"] > 0 and entry["active_requests"] == 0
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", entry["last_request_at"])
+
+
+def test_rates_have_two_decimals(gateway, vendor):
+    prefix = gateway.route(vendor.url)
+    vendor.script(Reply(500), None, None)
+    for _ in range(3):
+        gateway.get(prefix + "/")
+    entry = eventually(lambda: (e := endpoint(gateway, prefix)).get("requests") == 3 and e, 5)
+    assert entry["error_rate"] == 33.33
+    performance = stats(gateway)["performance"]
+    for name in ("error_rate", "success_rate", "memory_usage_mb"):
+        assert performance[name] == round(performance[name], 2), name
 
 
 def test_stats_know_the_time_a_request_takes(gateway, server, prefix):

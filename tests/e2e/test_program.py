@@ -158,6 +158,15 @@ def test_env_file_forms(tmp_path):
     assert in_force(tmp_path, "log", "level") == "debug"
 
 
+def test_long_lines(tmp_path):
+    """Neither a stranger's long value nor a long one of ours is cut or refused."""
+    origins = ",".join(f"https://origin-{number}.test" for number in range(100))
+    (tmp_path / ".env").write_text(f"SOME_CERTIFICATE={'x' * 20_000}\nAPI_PROXY_WORKERS=3\n")
+    (tmp_path / "apiproxy.ini").write_text(f"[server]\ncors_origins = {origins}\n")
+    assert in_force(tmp_path, "server", "workers") == "3"
+    assert in_force(tmp_path, "server", "cors_origins").replace(" ", "") == origins
+
+
 @pytest.mark.parametrize(
     "env,listen",
     [
@@ -270,6 +279,12 @@ def test_taken_port_stops_the_start(tmp_path):
 def test_second_gateway_on_a_port_is_refused(gateway, tmp_path):
     result = run_once(cwd=tmp_path, API_PROXY_LISTEN=f"127.0.0.1:{gateway.port}", ADMIN_TOKEN=TOKEN)
     assert result.returncode == 1 and str(gateway.port) in result.stderr
+
+
+def test_data_dir_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run_once(cwd=tmp_path, API_PROXY_DATA_DIR="file/data", API_PROXY_LISTEN="127.0.0.1:1")
+    assert result.returncode == 1 and "file/data" in result.stderr
 
 
 # -- files
@@ -385,6 +400,7 @@ def test_idle_gateway_ends_at_once(number):
         assert time.monotonic() - began < 3
 
 
+@pytest.mark.concurrency
 def test_drain_finishes_what_is_in_flight(server):
     ops = HeldPort()
     with Gateway(API_PROXY_OPS_LISTEN=f"127.0.0.1:{ops.number}", API_PROXY_DRAIN_SECONDS="20") as gateway:
@@ -423,6 +439,7 @@ def refuses(port: int) -> bool:
         return True
 
 
+@pytest.mark.concurrency
 def test_drain_ends_with_its_time(server):
     with Gateway(API_PROXY_DRAIN_SECONDS="1") as gateway:
         prefix = gateway.route(server.url)
@@ -435,6 +452,7 @@ def test_drain_ends_with_its_time(server):
         assert 0.8 < time.monotonic() - began < 5
 
 
+@pytest.mark.concurrency
 def test_hangup_signal_disturbs_nothing(server):
     with Gateway(API_PROXY_WORKERS="2", files={"apiproxy.ini": "[log]\nlevel = info\n"}) as gateway:
         prefix = gateway.route(server.url)
@@ -519,6 +537,7 @@ def test_access_log_is_off_by_default(vendor):
 # -- settings of the listeners
 
 
+@pytest.mark.concurrency
 def test_many_workers_serve():
     with Gateway(API_PROXY_WORKERS="4") as gateway:
         assert {gateway.get("/health").status for _ in range(20)} == {200}

@@ -12,6 +12,8 @@ from support.gateway import Gateway
 from support.process import children, command_name, eventually
 from support.redis_server import Redis
 
+pytestmark = pytest.mark.concurrency
+
 MAPPINGS = "apiproxy:mappings"
 
 
