@@ -41,6 +41,10 @@ FUZZERS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
+# One short line a step; `make V=1` shows the commands.
+Q = $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' $(1) $@)
+
 .PHONY: all run test unit unit-tests e2e browser bench asan tsan fuzz fuzzers lint format install clean help packages
 
 all: $(BUILD)/apiproxy ## build build/apiproxy
@@ -48,28 +52,33 @@ all: $(BUILD)/apiproxy ## build build/apiproxy
 # ---- building ----------------------------------------------------------------------------------
 
 $(BUILD)/apiproxy: $(BUILD)/src/main.o $(LIBRARY)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # Everything but main, so that a unit test links just what it uses.
 $(LIBRARY): $(filter-out $(BUILD)/src/main.o,$(OBJECTS)) $(BUILD)/embedded.o
-	rm -f $@ && $(AR) rcs $@ $^
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(BUILD)/%.o: %.c | packages
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 # Pages and Lua scripts become part of the binary (src/base/embedded.h).
 $(BUILD)/embedded.S: $(EMBEDDED) scripts/embed.sh
 	@mkdir -p $(@D)
-	scripts/embed.sh $(EMBEDDED) > $@
+	$(call say,EMBED)
+	$(Q)scripts/embed.sh $(EMBEDDED) > $@
 $(BUILD)/embedded.o: $(BUILD)/embedded.S $(EMBEDDED)
-	$(CC) -c -o $@ $<
+	$(Q)$(CC) -c -o $@ $<
 
 $(UNIT_TESTS): %: %.o $(LIBRARY)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lbrotlienc $(LIBS)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lbrotlienc $(LIBS)
 
 $(BENCHMARKS) $(FUZZERS): %: %.o $(LIBRARY)
-	$(CC) $(ALL_LDFLAGS) $(FUZZ_ENGINE) -o $@ $^ $(LIBS)
+	$(call say,LINK)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(FUZZ_ENGINE) -o $@ $^ $(LIBS)
 
 packages:
 ifeq ($(PKG_LIBS),)
