@@ -62,7 +62,8 @@ static bool password_fits(const struct subject *user, const char *password)
 	const char *hash = user && user->password_hash ? user->password_hash : nobody_hash();
 	struct crypt_data *data = check_calloc(1, sizeof *data);
 	const char *made = crypt_rn(password, hash, data, sizeof *data);
-	bool fits = made && made[0] != '*' && strlen(made) == strlen(hash) && CRYPTO_memcmp(made, hash, strlen(hash)) == 0;
+	bool fits =
+		made && made[0] != '*' && strlen(made) == strlen(hash) && CRYPTO_memcmp(made, hash, strlen(hash)) == 0;
 	OPENSSL_cleanse(data, sizeof *data);
 	free(data);
 	return fits && user && user->password_hash;
@@ -92,10 +93,9 @@ static char *own_token(const char *key, const char *token, int64_t now, int64_t 
 /* Whose is first in Redis is everybody's. NULL: Redis is away. */
 static char *shared_token(struct admin *admin, const char *key, const char *token, int64_t seconds)
 {
-	static const char script[] =
-		"local t = redis.call('GET', KEYS[1]) "
-		"if t then return t end "
-		"redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return ARGV[1]";
+	static const char script[] = "local t = redis.call('GET', KEYS[1]) "
+								 "if t then return t end "
+								 "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return ARGV[1]";
 	char *found = NULL;
 	struct redis_sync *redis = admin_redis_acquire(admin);
 	redisReply *reply = redis_sync_command(redis, "EVAL %s 1 %s %s %lld", script, key, token, (long long)seconds);
@@ -112,7 +112,8 @@ static char *token_for(struct admin *admin, const struct snapshot *s, const stru
 {
 	const struct settings *settings = admin->setup.settings;
 	const char *secret = snapshot_jwt_secret(s);
-	int64_t now = (int64_t)time(NULL), ttl = settings->auth_token_ttl_seconds, cached = settings->auth_login_cache_seconds;
+	int64_t now = (int64_t)time(NULL), ttl = settings->auth_token_ttl_seconds,
+			cached = settings->auth_login_cache_seconds;
 	char mark[IDENTITY_MARK_LENGTH + 1], key[TOKEN_KEY_MAX], name[80];
 	char *fresh = identity_token_issue(secret, user, now, now + ttl);
 	*expires_at = now + ttl;
@@ -140,7 +141,10 @@ static char *token_for(struct admin *admin, const struct snapshot *s, const stru
 /* Both fields are there, are texts, and there is no other; else reply is the 400 that says so. */
 static bool read_fields(const cJSON *json, const char **username, const char **password, struct admin_reply *reply)
 {
-	const struct { const char *name; const char **value; } fields[] = {{"username", username}, {"password", password}};
+	const struct {
+		const char *name;
+		const char **value;
+	} fields[] = {{"username", username}, {"password", password}};
 	*username = *password = NULL;
 	for (const cJSON *item = json->child; item; item = item->next) {
 		size_t f = 0;
@@ -183,7 +187,8 @@ static void check(const struct admin_request *request, struct snapshot *s, const
 	uint64_t wait_ms = login_limit_begin(&attempt, request->admin, username, request->peer);
 	if (wait_ms) {
 		admin_reply_problem(reply, PROBLEM_LOGIN_LIMIT, NULL);
-		admin_reply_header(reply, "retry-after", "%llu", (unsigned long long)(wait_ms > 60000 ? 60 : (wait_ms + 999) / 1000));
+		admin_reply_header(reply, "retry-after", "%llu",
+			(unsigned long long)(wait_ms > 60000 ? 60 : (wait_ms + 999) / 1000));
 		return;
 	}
 	const struct subject *user = snapshot_user(s, username);

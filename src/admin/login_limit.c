@@ -21,7 +21,15 @@
 #include "base/loop.h"
 #include "state/redis_sync.h"
 
-enum { SPAN_MS = 60000, USER_LIMIT = 10, ADDRESS_LIMIT = 100, ATTEMPT_LEASE_MS = 10000, PAUSE_MS = 20, PATIENCE_MS = 5000, SEEN = 8192 };
+enum {
+	SPAN_MS = 60000,
+	USER_LIMIT = 10,
+	ADDRESS_LIMIT = 100,
+	ATTEMPT_LEASE_MS = 10000,
+	PAUSE_MS = 20,
+	PATIENCE_MS = 5000,
+	SEEN = 8192
+};
 
 struct wrong {
 	uint64_t at_ms;
@@ -83,7 +91,8 @@ static uint64_t recall(const struct login_attempt *a, uint64_t now_ms)
 			break;
 		users += w->user == user;
 		addresses += w->address == address;
-		bool fills = (w->user == user && users == USER_LIMIT) || (w->address == address && addresses == ADDRESS_LIMIT);
+		bool fills =
+			(w->user == user && users == USER_LIMIT) || (w->address == address && addresses == ADDRESS_LIMIT);
 		if (fills && w->at_ms + SPAN_MS + 1 > free_at)
 			free_at = w->at_ms + SPAN_MS + 1;
 	}
@@ -102,9 +111,10 @@ static enum verdict call(const struct login_attempt *a, const char *what, uint64
 	CHECK(script);
 	struct redis_sync *redis = admin_redis_acquire(a->admin);
 	redisReply *reply = redis_sync_command(redis,
-		"EVAL %b 2 apiproxy:login:{%s}:user apiproxy:login:{%s}:address %s %d %d %d %s %d", script->data, script->length, a->user,
-		a->address, what, SPAN_MS, USER_LIMIT, ADDRESS_LIMIT, a->name, ATTEMPT_LEASE_MS);
-	if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements && reply->element[0]->type == REDIS_REPLY_INTEGER) {
+		"EVAL %b 2 apiproxy:login:{%s}:user apiproxy:login:{%s}:address %s %d %d %d %s %d", script->data,
+		script->length, a->user, a->address, what, SPAN_MS, USER_LIMIT, ADDRESS_LIMIT, a->name, ATTEMPT_LEASE_MS);
+	if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements &&
+		reply->element[0]->type == REDIS_REPLY_INTEGER) {
 		verdict = (enum verdict)reply->element[0]->integer;
 		if (reply->elements > 1)
 			*retry_ms = (uint64_t)reply->element[1]->integer;

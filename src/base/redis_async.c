@@ -47,12 +47,12 @@ struct redis_async {
 	char *unix_path, *host, *user, *password;
 	redisAsyncContext *context;
 	enum state state;
-	bool failed_before;  /* DOWN was reached: no first connecting any more */
+	bool failed_before; /* DOWN was reached: no first connecting any more */
 	bool freeing;
-	unsigned greetings;  /* answers that the connection's opening still waits for */
+	unsigned greetings; /* answers that the connection's opening still waits for */
 	const char *reason;
 	struct loop_watch watch;
-	uint32_t events;     /* what the watch is registered for */
+	uint32_t events; /* what the watch is registered for */
 	bool wants_write;
 	struct loop_task flush;
 	struct loop_timer deadline, probe; /* probe: when to connect again; while UP: when to look whether it lives */
@@ -175,8 +175,8 @@ static bool send_again(struct redis_async *r, struct call *c)
 	if (!r->context || c->again)
 		return false;
 	c->again = true;
-	if (redisAsyncCommand(r->context, NULL, NULL, "SCRIPT LOAD %b", c->script->text, c->script->length) != REDIS_OK
-		|| redisAsyncFormattedCommand(r->context, on_reply, c, c->bytes, c->length) != REDIS_OK)
+	if (redisAsyncCommand(r->context, NULL, NULL, "SCRIPT LOAD %b", c->script->text, c->script->length) != REDIS_OK ||
+		redisAsyncFormattedCommand(r->context, on_reply, c, c->bytes, c->length) != REDIS_OK)
 		return false;
 	append(r, c);
 	return true;
@@ -263,8 +263,9 @@ static void check_idle(struct redis_async *r)
 	loop_timer_set(r->loop, &r->probe, loop_now_ms(r->loop) + IDLE_CHECK_MS);
 }
 
-bool redis_async_call(struct redis_async *r, const struct redis_async_script *script, const struct redis_async_bytes *parts,
-	size_t part_count, size_t key_count, redis_async_answer *on_answer, void *argument)
+bool redis_async_call(struct redis_async *r, const struct redis_async_script *script,
+	const struct redis_async_bytes *parts, size_t part_count, size_t key_count, redis_async_answer *on_answer,
+	void *argument)
 {
 	if (!redis_async_usable(r))
 		return false;
@@ -418,8 +419,9 @@ static void open_connection(struct redis_async *r, const char *address)
 	if (r->options.db)
 		greet(r, redisAsyncCommand(c, on_greeting, r, "SELECT %u", r->options.db));
 	for (size_t i = 0; i < r->options.script_count; i++)
-		greet(r, redisAsyncCommand(c, on_greeting, r, "SCRIPT LOAD %b", r->options.scripts[i].text,
-			r->options.scripts[i].length));
+		greet(r,
+			redisAsyncCommand(c, on_greeting, r, "SCRIPT LOAD %b", r->options.scripts[i].text,
+				r->options.scripts[i].length));
 	greet(r, redisAsyncCommand(c, on_greeting, r, "PING"));
 	loop_timer_set(r->loop, &r->deadline, loop_now_ms(r->loop) + CONNECT_DEADLINE_MS);
 }

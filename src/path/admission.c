@@ -92,22 +92,25 @@ static void release(struct admission_ticket *t, bool give_back, const struct adm
 	t->place = false;
 }
 
-static void report_key(struct admission_ticket *t, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms,
-	bool give_back)
+static void report_key(struct admission_ticket *t, enum admission_outcome outcome, unsigned status,
+	uint64_t retry_after_ms, bool give_back)
 {
 	if (t->key == SIZE_MAX || t->reported)
 		return;
 	t->reported = true;
-	if (admission_pool_report(t, outcome, status, retry_after_ms, give_back)
-		&& !admission_call_key(t, outcome, status, retry_after_ms, give_back, NULL))
+	if (admission_pool_report(t, outcome, status, retry_after_ms, give_back) &&
+		!admission_call_key(t, outcome, status, retry_after_ms, give_back, NULL))
 		log_debug("admission", "Redis is away: what key %s did stays on this node", t->pool->keys[t->key]->id);
 }
 
 /* ---- decisions ---- */
 
 static const enum problem_id problems[] = {
-	[VERDICT_ADMITTED] = PROBLEM_NONE, [VERDICT_CONCURRENCY] = PROBLEM_CONCURRENCY_LIMIT, [VERDICT_RATE] = PROBLEM_RATE_LIMIT,
-	[VERDICT_QUEUE_FULL] = PROBLEM_QUEUE_FULL, [VERDICT_KEYS_LIMITED] = PROBLEM_UPSTREAM_RATE_LIMIT,
+	[VERDICT_ADMITTED] = PROBLEM_NONE,
+	[VERDICT_CONCURRENCY] = PROBLEM_CONCURRENCY_LIMIT,
+	[VERDICT_RATE] = PROBLEM_RATE_LIMIT,
+	[VERDICT_QUEUE_FULL] = PROBLEM_QUEUE_FULL,
+	[VERDICT_KEYS_LIMITED] = PROBLEM_UPSTREAM_RATE_LIMIT,
 	[VERDICT_NO_KEY] = PROBLEM_NO_UPSTREAM_KEY,
 };
 
@@ -380,7 +383,8 @@ static void choose_without_redis(struct admission_ticket *t)
 
 static void on_key_answer(void *argument, const struct redisReply *reply);
 
-static bool ask_key(struct admission_ticket *t, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms, bool all)
+static bool ask_key(struct admission_ticket *t, enum admission_outcome outcome, unsigned status,
+	uint64_t retry_after_ms, bool all)
 {
 	admission_pool_offer(t, all);
 	t->phase = PHASE_ASKING_KEY;
@@ -429,7 +433,8 @@ static void on_key_answer(void *argument, const struct redisReply *reply)
 	rq->on_decided(rq);
 }
 
-bool admission_next_key(struct admission_request *rq, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms)
+bool admission_next_key(struct admission_request *rq, enum admission_outcome outcome, unsigned status,
+	uint64_t retry_after_ms)
 {
 	struct admission_ticket *t = rq->ticket;
 	CHECK(t && t->phase == PHASE_DECIDED && t->key != SIZE_MAX);
@@ -439,8 +444,8 @@ bool admission_next_key(struct admission_request *rq, enum admission_outcome out
 	t->reported = true;
 	if (!news)
 		t->trial = 0;
-	if (redis_async_usable(t->owner->redis)
-		&& ask_key(t, news ? outcome : ADMISSION_NOTHING, status, retry_after_ms, false))
+	if (redis_async_usable(t->owner->redis) &&
+		ask_key(t, news ? outcome : ADMISSION_NOTHING, status, retry_after_ms, false))
 		return false;
 	choose_without_redis(t);
 	return true;
@@ -491,7 +496,8 @@ void admission_cancel(struct admission_request *rq)
 	}
 }
 
-void admission_report(struct admission_request *rq, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms)
+void admission_report(struct admission_request *rq, enum admission_outcome outcome, unsigned status,
+	uint64_t retry_after_ms)
 {
 	if (rq->ticket)
 		report_key(rq->ticket, outcome, status, retry_after_ms, false);

@@ -14,8 +14,21 @@
 #include "state/redis_sync.h"
 
 /* Fields of the scripts' string, counted from 0 (admission_window.lua). */
-enum { FIELD_SUMS = 0, FIELD_FIRST = 3, FIELD_LAST = 4, FIELD_FIRST_AT = 5, FIELD_LAST_AT = 10, FIELD_DAY = 17, FIELD_DAY_SUMS = 18,
-	FIELD_STATE = 16, FIELD_UNTIL = 17, FIELD_FAILURES = 18, FIELD_REASON = 20, FIELDS = 21, DAYS = 30 };
+enum {
+	FIELD_SUMS = 0,
+	FIELD_FIRST = 3,
+	FIELD_LAST = 4,
+	FIELD_FIRST_AT = 5,
+	FIELD_LAST_AT = 10,
+	FIELD_DAY = 17,
+	FIELD_DAY_SUMS = 18,
+	FIELD_STATE = 16,
+	FIELD_UNTIL = 17,
+	FIELD_FAILURES = 18,
+	FIELD_REASON = 20,
+	FIELDS = 21,
+	DAYS = 30
+};
 
 static bool read_fields(const redisReply *reply, double fields[FIELDS])
 {
@@ -119,7 +132,8 @@ struct cJSON *admission_usage_json(struct redis_sync *redis, const struct subjec
 	if (now && now->type == REDIS_REPLY_ARRAY && now->elements == 2) {
 		if (!read_fields(state, fields))
 			fields[FIELD_FIRST] = 1; /* nobody has met it: an empty window */
-		json = usage_json(fields, events, history, atof(now->element[0]->str) * 1000 + atof(now->element[1]->str) / 1000);
+		json = usage_json(fields, events, history,
+			atof(now->element[0]->str) * 1000 + atof(now->element[1]->str) / 1000);
 	}
 	if (state)
 		freeReplyObject(state);

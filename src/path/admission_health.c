@@ -2,14 +2,23 @@
  * in admission_health.lua do the same; tests/unit/test_admission_health.c runs both side by side. */
 #include "path/admission_health.h"
 
-enum { IN_A_ROW = 3, FIRST_PAUSE_MS = 10000, LONGEST_PAUSE_MS = 300000, THROTTLED_MS = 30000, REJECTED_MS = 300000,
-	TRIAL_MS = 60000 };
+enum {
+	IN_A_ROW = 3,
+	FIRST_PAUSE_MS = 10000,
+	LONGEST_PAUSE_MS = 300000,
+	THROTTLED_MS = 30000,
+	REJECTED_MS = 300000,
+	TRIAL_MS = 60000
+};
 
 typedef void action(struct admission_health *h, int64_t now_ms, unsigned status, int64_t retry_after_ms);
 
 static void cool_until(struct admission_health *h, int64_t until_ms, int64_t pause_ms, unsigned status)
 {
-	*h = (struct admission_health){.state = ADMISSION_KEY_COOLING, .until_ms = until_ms, .pause_ms = pause_ms, .status = status};
+	*h = (struct admission_health){.state = ADMISSION_KEY_COOLING,
+		.until_ms = until_ms,
+		.pause_ms = pause_ms,
+		.status = status};
 }
 
 static void none(struct admission_health *h, int64_t now_ms, unsigned status, int64_t retry_after_ms)
@@ -73,8 +82,8 @@ static action *const table[ROWS][OUTCOMES] = {
 #undef X
 };
 
-void admission_health_apply(struct admission_health *h, int64_t now_ms, enum admission_outcome outcome, unsigned status,
-	int64_t retry_after_ms, int64_t trial)
+void admission_health_apply(struct admission_health *h, int64_t now_ms, enum admission_outcome outcome,
+	unsigned status, int64_t retry_after_ms, int64_t trial)
 {
 	bool own = h->state == ADMISSION_KEY_TRIAL && trial && trial == h->until_ms;
 	table[own ? ROW_OWN : (int)h->state][outcome](h, now_ms, status, retry_after_ms);
@@ -100,14 +109,23 @@ const char *admission_health_lua(void)
 	"{'" #nothing "', '" #success "', '" #throttled "', '" #rejected "', '" #failed "'}, "
 		ADMISSION_HEALTH_TABLE(X)
 #undef X
-		"}\n";
+			"}\n";
 }
 
 enum admission_outcome admission_outcome_of_status(unsigned status)
 {
-	static const struct { unsigned status; enum admission_outcome outcome; } known[] = {
-		{0, ADMISSION_FAILED}, {401, ADMISSION_REJECTED}, {403, ADMISSION_REJECTED}, {429, ADMISSION_THROTTLED},
-		{500, ADMISSION_FAILED}, {502, ADMISSION_FAILED}, {503, ADMISSION_THROTTLED}, {504, ADMISSION_FAILED},
+	static const struct {
+		unsigned status;
+		enum admission_outcome outcome;
+	} known[] = {
+		{0, ADMISSION_FAILED},
+		{401, ADMISSION_REJECTED},
+		{403, ADMISSION_REJECTED},
+		{429, ADMISSION_THROTTLED},
+		{500, ADMISSION_FAILED},
+		{502, ADMISSION_FAILED},
+		{503, ADMISSION_THROTTLED},
+		{504, ADMISSION_FAILED},
 		{529, ADMISSION_FAILED},
 	};
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)

@@ -25,8 +25,8 @@ static void sweep(struct admission_node *node, uint64_t now)
 		for (; item; item = next) {
 			next = item->next;
 			struct admission_local *l = container_of(item, struct admission_local, item);
-			bool idle = !l->tickets && !l->taken && !l->usage[0]
-				&& admission_events_last_ms(&l->events) + ADMISSION_SPAN_MS < now;
+			bool idle = !l->tickets && !l->taken && !l->usage[0] &&
+				admission_events_last_ms(&l->events) + ADMISSION_SPAN_MS < now;
 			if (!idle)
 				continue;
 			admission_events_fini(&l->events);
@@ -102,7 +102,8 @@ void admission_local_note(struct admission_ticket *t)
 	if (t->key != SIZE_MAX)
 		take_key(t, t->key, now_ms());
 	if (t->stages & STAGE_QUEUE)
-		admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping), t->mapping, now_ms(), true);
+		admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping), t->mapping, now_ms(),
+			true);
 	pthread_mutex_unlock(&t->owner->node->lock);
 }
 
@@ -119,7 +120,8 @@ void admission_local_settle(struct admission_ticket *t, bool give_back, const st
 			(const int64_t[3]){-1, -(int64_t)t->tokens[0], -(int64_t)t->tokens[1]});
 	else if (t->local_event && result && result->tokens_known)
 		admission_events_adjust(&l->events, t->local_event,
-			(const int64_t[3]){0, (int64_t)(result->input_tokens - t->tokens[0]), (int64_t)(result->output_tokens - t->tokens[1])});
+			(const int64_t[3]){0, (int64_t)(result->input_tokens - t->tokens[0]),
+				(int64_t)(result->output_tokens - t->tokens[1])});
 	t->local_place = false;
 	t->local_event = 0;
 	pthread_mutex_unlock(&t->owner->node->lock);
@@ -145,11 +147,13 @@ static int check_subject(struct admission_ticket *t, uint64_t now, double number
 	numbers[ANSWER_RESET] = last ? (double)(last + ADMISSION_SPAN_MS) - (double)now : 0;
 	if (limits->max_concurrency && l->taken >= limits->max_concurrency)
 		return VERDICT_CONCURRENCY;
-	int64_t lack[3] = {missing(limits->rpm, l->events.sums[0], 1), missing(limits->input_tpm, l->events.sums[1], t->tokens[0]),
+	int64_t lack[3] = {missing(limits->rpm, l->events.sums[0], 1),
+		missing(limits->input_tpm, l->events.sums[1], t->tokens[0]),
 		missing(limits->output_tpm, l->events.sums[2], t->tokens[1])};
 	if (lack[0] <= 0 && lack[1] <= 0 && lack[2] <= 0)
 		return VERDICT_ADMITTED;
-	numbers[ANSWER_WAIT] = last ? (double)admission_events_room_at(&l->events, lack) - (double)now : ADMISSION_SPAN_MS;
+	numbers[ANSWER_WAIT] =
+		last ? (double)admission_events_room_at(&l->events, lack) - (double)now : ADMISSION_SPAN_MS;
 	return VERDICT_RATE;
 }
 
@@ -256,7 +260,8 @@ void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NU
 		take_subject(t, at);
 		take_choice(t, now, numbers);
 		if (t->stages & STAGE_QUEUE && (verdict == VERDICT_ADMITTED || numbers[ANSWER_START] > 0))
-			admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping), t->mapping, now, true);
+			admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping), t->mapping, now,
+				true);
 		for (int i = 0; t->local && i < 3; i++)
 			numbers[ANSWER_SUMS + i] = (double)t->local->events.sums[i];
 		if (t->local_event)

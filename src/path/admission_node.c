@@ -89,9 +89,18 @@ struct admission *admission_new(struct admission_node *node, struct loop *l)
 	memcpy(a->worker, &worker, sizeof a->worker);
 	admission_lease_init(a);
 	struct redis_async_options options = {
-		.tls = node->tls, .unix_path = node->unix_path, .host = node->host, .port = node->port, .user = node->user,
-		.password = node->password, .db = node->db, .deadline_ms = ADMISSION_DEADLINE_MS, .scripts = node->scripts,
-		.script_count = ADMISSION_SCRIPTS, .on_change = on_change, .context = a,
+		.tls = node->tls,
+		.unix_path = node->unix_path,
+		.host = node->host,
+		.port = node->port,
+		.user = node->user,
+		.password = node->password,
+		.db = node->db,
+		.deadline_ms = ADMISSION_DEADLINE_MS,
+		.scripts = node->scripts,
+		.script_count = ADMISSION_SCRIPTS,
+		.on_change = on_change,
+		.context = a,
 	};
 	a->redis = redis_async_new(l, &options);
 	return a;

@@ -201,14 +201,15 @@ void admission_pool_learn(struct admission_ticket *t, const struct admission_ans
 			key->not_before_ms = now_ms + (wait < HINT_MS ? (uint64_t)wait : HINT_MS);
 		key->unwell = !full || key->unwell;
 		if (!full && wait > 0 && candidate != choice)
-			key->health = (struct admission_health){.state = ADMISSION_KEY_COOLING, .until_ms = (int64_t)now_ms + (int64_t)wait,
+			key->health = (struct admission_health){.state = ADMISSION_KEY_COOLING,
+				.until_ms = (int64_t)now_ms + (int64_t)wait,
 				.status = (unsigned)learnt[2]};
 	}
 	pthread_mutex_unlock(&t->owner->node->lock);
 }
 
-bool admission_pool_report(struct admission_ticket *t, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms,
-	bool give_back)
+bool admission_pool_report(struct admission_ticket *t, enum admission_outcome outcome, unsigned status,
+	uint64_t retry_after_ms, bool give_back)
 {
 	uint64_t now_ms = loop_now_ms(t->owner->loop);
 	pthread_mutex_lock(&t->owner->node->lock);

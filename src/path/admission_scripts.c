@@ -14,9 +14,10 @@
 #include "path/admission_internal.h"
 
 static const char *const parts[ADMISSION_SCRIPTS][7] = {
-	[SCRIPT_ADMIT] = {"admission_window.lua", "admission_window_move.lua", "admission_keys.lua", "admission_admit.lua"},
-	[SCRIPT_KEY] = {"admission_window.lua", "admission_window_move.lua", "admission_adjust.lua", "admission_keys.lua", "",
-		"admission_health.lua", "admission_key.lua"},
+	[SCRIPT_ADMIT] = {"admission_window.lua", "admission_window_move.lua", "admission_keys.lua",
+		"admission_admit.lua"},
+	[SCRIPT_KEY] = {"admission_window.lua", "admission_window_move.lua", "admission_adjust.lua", "admission_keys.lua",
+		"", "admission_health.lua", "admission_key.lua"},
 	[SCRIPT_SETTLE] = {"admission_window.lua", "admission_adjust.lua", "admission_settle.lua"},
 	[SCRIPT_LEAVE] = {"admission_leave.lua"},
 	[SCRIPT_RENEW] = {"admission_window.lua", "admission_renew.lua"},
@@ -114,8 +115,8 @@ static size_t put_candidates(const struct admission_ticket *t, struct redis_asyn
 
 /* ---- calls ---- */
 
-static bool call_with_candidates(struct admission_ticket *t, enum admission_script script, const struct redis_async_bytes *head,
-	size_t head_count, size_t key_count, redis_async_answer *on_answer)
+static bool call_with_candidates(struct admission_ticket *t, enum admission_script script,
+	const struct redis_async_bytes *head, size_t head_count, size_t key_count, redis_async_answer *on_answer)
 {
 	size_t count = on_answer ? t->candidate_count : 0;
 	struct redis_async_bytes few[8 + 2 * ADMISSION_CANDIDATES], *all = few;
@@ -126,7 +127,8 @@ static bool call_with_candidates(struct admission_ticket *t, enum admission_scri
 	}
 	memcpy(all, head, head_count * sizeof *head);
 	size_t total = head_count + (count ? put_candidates(t, all + head_count, digits) : 0);
-	bool sent = redis_async_call(t->owner->redis, &t->owner->node->scripts[script], all, total, key_count, on_answer, t);
+	bool sent =
+		redis_async_call(t->owner->redis, &t->owner->node->scripts[script], all, total, key_count, on_answer, t);
 	if (all != few) {
 		free(all);
 		free(digits);
@@ -149,24 +151,24 @@ bool admission_call_admit(struct admission_ticket *t, double behind, redis_async
 	}
 	if (t->stages & STAGE_POOL)
 		pool_key(t->pool, m->pool_name, keys[2]), any = any ? any : keys[2];
-	double numbers[] = {t->stages, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, (double)limits->max_concurrency, (double)limits->rpm,
-		(double)limits->input_tpm, (double)limits->output_tpm, (double)t->tokens[0], (double)t->tokens[1], (double)starts,
-		(double)span_ms, (double)m->queue_capacity, (double)m->queue_timeout_ms, behind, (double)t->candidate_count};
+	double numbers[] = {t->stages, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, (double)limits->max_concurrency,
+		(double)limits->rpm, (double)limits->input_tpm, (double)limits->output_tpm, (double)t->tokens[0],
+		(double)t->tokens[1], (double)starts, (double)span_ms, (double)m->queue_capacity, (double)m->queue_timeout_ms,
+		behind, (double)t->candidate_count};
 	pack(numbers, numbers, sizeof numbers / sizeof *numbers);
-	struct redis_async_bytes head[] = {
-		text(t->stages & STAGE_SUBJECT ? keys[0] : any), text(t->stages & STAGE_QUEUE ? keys[1] : any),
-		text(t->stages & STAGE_POOL ? keys[2] : any), {numbers, sizeof numbers}, text(t->queue_name),
-		{t->owner->worker, ADMISSION_WORKER_ID}};
+	struct redis_async_bytes head[] = {text(t->stages & STAGE_SUBJECT ? keys[0] : any),
+		text(t->stages & STAGE_QUEUE ? keys[1] : any), text(t->stages & STAGE_POOL ? keys[2] : any),
+		{numbers, sizeof numbers}, text(t->queue_name), {t->owner->worker, ADMISSION_WORKER_ID}};
 	return call_with_candidates(t, SCRIPT_ADMIT, head, 6, 3, on_answer);
 }
 
-bool admission_call_key(struct admission_ticket *t, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms,
-	bool give_back, redis_async_answer *on_answer)
+bool admission_call_key(struct admission_ticket *t, enum admission_outcome outcome, unsigned status,
+	uint64_t retry_after_ms, bool give_back, redis_async_answer *on_answer)
 {
 	char key[ADMISSION_NAME_MAX];
 	pool_key(t->pool, t->mapping->pool_name, key);
-	double numbers[] = {ADMISSION_SPAN_MS, outcome, status, (double)retry_after_ms, t->trial, give_back ? t->key_event : 0, t->key_made,
-		(double)(on_answer ? t->candidate_count : 0)};
+	double numbers[] = {ADMISSION_SPAN_MS, outcome, status, (double)retry_after_ms, t->trial,
+		give_back ? t->key_event : 0, t->key_made, (double)(on_answer ? t->candidate_count : 0)};
 	pack(numbers, numbers, sizeof numbers / sizeof *numbers);
 	struct redis_async_bytes head[] = {text(key), {numbers, sizeof numbers},
 		text(t->key == SIZE_MAX ? "" : t->pool->keys[t->key]->id)};
@@ -175,7 +177,8 @@ bool admission_call_key(struct admission_ticket *t, enum admission_outcome outco
 
 static double today(const struct admission *a)
 {
-	int64_t now_ms = a->redis_offset_ms ? a->redis_offset_ms + (int64_t)loop_now_ms(a->loop) : (int64_t)time(NULL) * 1000;
+	int64_t now_ms =
+		a->redis_offset_ms ? a->redis_offset_ms + (int64_t)loop_now_ms(a->loop) : (int64_t)time(NULL) * 1000;
 	return (double)(now_ms / 86400000);
 }
 
@@ -188,13 +191,13 @@ static bool call_settle(struct admission *a, const char *subject, double *number
 	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_SETTLE], all, 4, 2, NULL, NULL);
 }
 
-bool admission_call_settle(struct admission_ticket *t, bool place, bool give_back, const struct admission_result *result,
-	const int64_t usage[3])
+bool admission_call_settle(struct admission_ticket *t, bool place, bool give_back,
+	const struct admission_result *result, const int64_t usage[3])
 {
 	char subject[ADMISSION_NAME_MAX];
 	admission_subject_key(t->subject, "limit", subject);
-	double numbers[] = {place, t->event, t->made, (double)t->tokens[0], (double)t->tokens[1], give_back, today(t->owner),
-		(double)usage[0], (double)usage[1], (double)usage[2], result && result->tokens_known};
+	double numbers[] = {place, t->event, t->made, (double)t->tokens[0], (double)t->tokens[1], give_back,
+		today(t->owner), (double)usage[0], (double)usage[1], (double)usage[2], result && result->tokens_known};
 	return call_settle(t->owner, subject, numbers, sizeof numbers);
 }
 

@@ -18,15 +18,15 @@ enum { REMEMBERED = 4096, TOKEN_MAX = 4096, REMEMBERED_TOKEN_MAX = 1024 };
 static const char key_prefix[] = "sk-ap-";
 
 struct remembered {
-	size_t length;         /* 0: free */
-	int64_t expires_at;    /* Unix seconds */
+	size_t length;      /* 0: free */
+	int64_t expires_at; /* Unix seconds */
 	char *token;
 	char *username;
-	char *password_hash;   /* the one that the token was verified with */
+	char *password_hash; /* the one that the token was verified with */
 };
 
 struct identity {
-	char *secret;          /* that all of these were verified with */
+	char *secret; /* that all of these were verified with */
 	struct remembered tokens[REMEMBERED];
 };
 
@@ -34,7 +34,11 @@ struct identity {
 
 enum identity_place identity_place_of_field(const char *name, size_t length)
 {
-	static const struct { const char *name; size_t length; enum identity_place place; } fields[] = {
+	static const struct {
+		const char *name;
+		size_t length;
+		enum identity_place place;
+	} fields[] = {
 		{"authorization", 13, IDENTITY_AUTHORIZATION},
 		{"x-api-key", 9, IDENTITY_X_API_KEY},
 		{"x-goog-api-key", 14, IDENTITY_X_GOOG_API_KEY},
@@ -154,8 +158,8 @@ static struct remembered *slot(struct identity *identity, const char *token, siz
 	return &identity->tokens[h % REMEMBERED];
 }
 
-static const struct subject *recall(struct identity *identity, const struct snapshot *s, const char *token, size_t length,
-	int64_t now_ms)
+static const struct subject *recall(struct identity *identity, const struct snapshot *s, const char *token,
+	size_t length, int64_t now_ms)
 {
 	const char *secret = snapshot_jwt_secret(s);
 	if (!identity->secret || strcmp(identity->secret, secret) != 0) {
@@ -166,14 +170,15 @@ static const struct subject *recall(struct identity *identity, const struct snap
 	if (r->length != length || CRYPTO_memcmp(r->token, token, length) != 0)
 		return NULL;
 	const struct subject *user = snapshot_user(s, r->username);
-	bool valid = user && user->enabled && user->password_hash && strcmp(user->password_hash, r->password_hash) == 0
-		&& r->expires_at > now_ms / 1000;
+	bool valid = user && user->enabled && user->password_hash && strcmp(user->password_hash, r->password_hash) == 0 &&
+		r->expires_at > now_ms / 1000;
 	if (!valid)
 		forget(r);
 	return valid ? user : NULL;
 }
 
-static void remember(struct identity *identity, const char *token, size_t length, const struct subject *user, int64_t expires_at)
+static void remember(struct identity *identity, const char *token, size_t length, const struct subject *user,
+	int64_t expires_at)
 {
 	struct remembered *r = slot(identity, token, length);
 	if (length > REMEMBERED_TOKEN_MAX)
@@ -207,8 +212,8 @@ static enum worth weigh_client_key(const struct snapshot *s, const char *text, s
 	return c->enabled ? VALID : DISABLED;
 }
 
-static enum worth weigh(struct identity *identity, const struct snapshot *s, const char *text, size_t length, int64_t now_ms,
-	const struct subject **subject)
+static enum worth weigh(struct identity *identity, const struct snapshot *s, const char *text, size_t length,
+	int64_t now_ms, const struct subject **subject)
 {
 	if (!length || length > TOKEN_MAX)
 		return WORTHLESS;
@@ -251,8 +256,8 @@ static enum worth weigh_query(struct identity *identity, const struct snapshot *
 	return best;
 }
 
-static enum worth weigh_credential(struct identity *identity, const struct snapshot *s, const struct identity_credential *c,
-	int64_t now_ms, const struct subject **subject)
+static enum worth weigh_credential(struct identity *identity, const struct snapshot *s,
+	const struct identity_credential *c, int64_t now_ms, const struct subject **subject)
 {
 	const char *text = c->text;
 	size_t length = c->length;

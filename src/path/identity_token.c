@@ -18,8 +18,9 @@ void identity_password_mark(const char *secret, const char *password_hash, char 
 {
 	unsigned char digest[EVP_MAX_MD_SIZE];
 	unsigned size = 0;
-	CHECK(HMAC(EVP_sha256(), secret, (int)strlen(secret), (const unsigned char *)password_hash, strlen(password_hash), digest,
-		&size) && size == 32);
+	CHECK(HMAC(EVP_sha256(), secret, (int)strlen(secret), (const unsigned char *)password_hash, strlen(password_hash),
+			  digest, &size) &&
+		size == 32);
 	for (int i = 0; i < IDENTITY_MARK_LENGTH / 2; i++)
 		snprintf(mark + 2 * i, 3, "%02x", digest[i]);
 }
@@ -31,9 +32,9 @@ char *identity_token_issue(const char *secret, const struct subject *user, int64
 	if (!user->password_hash || jwt_new(&jwt) != 0)
 		return NULL;
 	identity_password_mark(secret, user->password_hash, mark);
-	if (jwt_set_alg(jwt, JWT_ALG_HS256, (const unsigned char *)secret, (int)strlen(secret)) != 0
-		|| jwt_add_grant(jwt, "sub", user->id) != 0 || jwt_add_grant(jwt, "pw", mark) != 0
-		|| jwt_add_grant_int(jwt, "iat", (long)issued_at) != 0 || jwt_add_grant_int(jwt, "exp", (long)expires_at) != 0)
+	if (jwt_set_alg(jwt, JWT_ALG_HS256, (const unsigned char *)secret, (int)strlen(secret)) != 0 ||
+		jwt_add_grant(jwt, "sub", user->id) != 0 || jwt_add_grant(jwt, "pw", mark) != 0 ||
+		jwt_add_grant_int(jwt, "iat", (long)issued_at) != 0 || jwt_add_grant_int(jwt, "exp", (long)expires_at) != 0)
 		goto out;
 	token = jwt_encode_str(jwt);
 out:
@@ -80,8 +81,8 @@ static bool is_compact(const char *token, size_t length)
 	return dots == 2;
 }
 
-const struct subject *identity_token_verify(const struct snapshot *s, const char *token, size_t length, int64_t now_ms,
-	int64_t *expires_at)
+const struct subject *identity_token_verify(const struct snapshot *s, const char *token, size_t length,
+	int64_t now_ms, int64_t *expires_at)
 {
 	const struct subject *user = NULL;
 	const char *secret = snapshot_jwt_secret(s);

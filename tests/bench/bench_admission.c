@@ -47,8 +47,8 @@ static void start(const char *append_only)
 	server = fork();
 	if (server == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory, "--appendonly",
-		       append_only, "--logfile", "redis.log", (char *)NULL);
+		execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory,
+			"--appendonly", append_only, "--logfile", "redis.log", (char *)NULL);
 		_exit(127);
 	}
 	for (int i = 0; i < 200 && access(path, F_OK) != 0; i++)
@@ -110,8 +110,10 @@ static void name_request(struct request *r, const struct scene *scene, unsigned 
 
 static void send_admission(struct request *r, const struct scene *scene)
 {
-	double n[] = {STAGE_SUBJECT | STAGE_POOL, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, 1e6, scene->rpm, 1e12, 1e12, 500, 1000, 0, 0, 0, 0, 0, 2};
-	const char *parts[] = {r->subject, r->subject, "apiproxy:limit:{pool}", (char *)n, "", r->worker, "k1", "100000000", "k2", "100000000"};
+	double n[] = {STAGE_SUBJECT | STAGE_POOL, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, 1e6, scene->rpm, 1e12, 1e12, 500,
+		1000, 0, 0, 0, 0, 0, 2};
+	const char *parts[] = {r->subject, r->subject, "apiproxy:limit:{pool}", (char *)n, "", r->worker, "k1",
+		"100000000", "k2", "100000000"};
 	size_t lengths[] = {strlen(r->subject), strlen(r->subject), 21, sizeof n, 0, 8, 2, 9, 2, 9};
 	send_script(SCRIPT_ADMIT, 3, 10, parts, lengths);
 }
@@ -159,8 +161,10 @@ static double play_trivial(unsigned requests)
 	double before = cpu_us();
 	for (unsigned done = 0; done < requests; done += DEPTH) {
 		for (int i = 0; i < DEPTH; i++)
-			redisAppendCommand(redis, "EVALSHA %s 3 apiproxy:limit:{c}:c apiproxy:limit:{c}:c apiproxy:limit:{pool} %s x worker01 k1 100 k2 100",
-				trivial.sha1, "----------------------------------------------------------------------------------------");
+			redisAppendCommand(redis,
+				"EVALSHA %s 3 apiproxy:limit:{c}:c apiproxy:limit:{c}:c apiproxy:limit:{pool} %s x worker01 k1 100 k2 100",
+				trivial.sha1,
+				"----------------------------------------------------------------------------------------");
 		for (int i = 0; i < DEPTH; i++)
 			freeReplyObject(receive());
 	}

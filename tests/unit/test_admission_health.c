@@ -25,11 +25,26 @@ static void apply(int64_t at_ms, unsigned status, int64_t retry_after_ms, int64_
 
 static void statuses_mean_what_the_contract_says(void **state)
 {
-	static const struct { unsigned status; enum admission_outcome outcome; } cases[] = {
-		{0, ADMISSION_FAILED}, {200, ADMISSION_SUCCESS}, {201, ADMISSION_SUCCESS}, {304, ADMISSION_SUCCESS},
-		{400, ADMISSION_NOTHING}, {401, ADMISSION_REJECTED}, {403, ADMISSION_REJECTED}, {404, ADMISSION_NOTHING},
-		{408, ADMISSION_NOTHING}, {422, ADMISSION_NOTHING}, {429, ADMISSION_THROTTLED}, {500, ADMISSION_FAILED},
-		{501, ADMISSION_NOTHING}, {502, ADMISSION_FAILED}, {503, ADMISSION_THROTTLED}, {504, ADMISSION_FAILED},
+	static const struct {
+		unsigned status;
+		enum admission_outcome outcome;
+	} cases[] = {
+		{0, ADMISSION_FAILED},
+		{200, ADMISSION_SUCCESS},
+		{201, ADMISSION_SUCCESS},
+		{304, ADMISSION_SUCCESS},
+		{400, ADMISSION_NOTHING},
+		{401, ADMISSION_REJECTED},
+		{403, ADMISSION_REJECTED},
+		{404, ADMISSION_NOTHING},
+		{408, ADMISSION_NOTHING},
+		{422, ADMISSION_NOTHING},
+		{429, ADMISSION_THROTTLED},
+		{500, ADMISSION_FAILED},
+		{501, ADMISSION_NOTHING},
+		{502, ADMISSION_FAILED},
+		{503, ADMISSION_THROTTLED},
+		{504, ADMISSION_FAILED},
 		{529, ADMISSION_FAILED},
 	};
 	(void)state;
@@ -169,7 +184,8 @@ static void c_and_lua_agree(void **state)
 			trials[begun++ % 3] = name;
 		} else {
 			unsigned status = statuses[rand_r(&seed) % (sizeof statuses / sizeof *statuses)];
-			int64_t retry_ms = rand_r(&seed) % 2 ? rand_r(&seed) % 50000 : 0, name = rand_r(&seed) % 2 ? trials[rand_r(&seed) % 3] : 0;
+			int64_t retry_ms = rand_r(&seed) % 2 ? rand_r(&seed) % 50000 : 0,
+					name = rand_r(&seed) % 2 ? trials[rand_r(&seed) % 3] : 0;
 			apply(now, status, retry_ms, name);
 			call("EVALSHA %s 1 apiproxy:limit:{p} %lld %d %u %lld %lld", sha1, (long long)now,
 				(int)admission_outcome_of_status(status), status, (long long)retry_ms, (long long)name);

@@ -20,7 +20,11 @@ static const char *secret = "0123456789abcdef0123456789abcdef";
 static const char *only_openai[] = {"/openai"};
 static struct subject client = {.id = "c1", .name = "", .enabled = true};
 static struct subject other = {.id = "c2", .name = "", .enabled = true};
-static struct subject user = {.id = "ann", .name = "", .enabled = true, .is_user = true, .password_hash = "$y$j9T$salt$hash"};
+static struct subject user = {.id = "ann",
+	.name = "",
+	.enabled = true,
+	.is_user = true,
+	.password_hash = "$y$j9T$salt$hash"};
 static char client_key[IDENTITY_CLIENT_KEY_SIZE], other_key[IDENTITY_CLIENT_KEY_SIZE];
 static struct mapping mapping = {.prefix = "/openai", .auth_required = true};
 static struct identity *identity;
@@ -51,7 +55,11 @@ static int reset(void **state)
 	secret = "0123456789abcdef0123456789abcdef";
 	client = (struct subject){.id = "c1", .name = "", .enabled = true};
 	other = (struct subject){.id = "c2", .name = "", .enabled = true};
-	user = (struct subject){.id = "ann", .name = "", .enabled = true, .is_user = true, .password_hash = "$y$j9T$salt$hash"};
+	user = (struct subject){.id = "ann",
+		.name = "",
+		.enabled = true,
+		.is_user = true,
+		.password_hash = "$y$j9T$salt$hash"};
 	identity_client_key_generate(client_key, client.key_sha256);
 	identity_client_key_generate(other_key, other.key_sha256);
 	identity_free(identity);
@@ -205,7 +213,8 @@ static void a_token_lives_until_it_expires(void **state)
 	assert_int_equal(expires_at, NOW_S + 60);
 	struct identity_credential c = {IDENTITY_X_API_KEY, t, strlen(t)};
 	assert_int_equal(identity_decide(identity, NULL, &mapping, &c, 1, now_ms + 59999, &subject), PROBLEM_NONE);
-	assert_int_equal(identity_decide(identity, NULL, &mapping, &c, 1, now_ms + 60000, &subject), PROBLEM_INVALID_CREDENTIALS);
+	assert_int_equal(identity_decide(identity, NULL, &mapping, &c, 1, now_ms + 60000, &subject),
+		PROBLEM_INVALID_CREDENTIALS);
 	free(t);
 }
 
@@ -240,7 +249,8 @@ static void other_algorithms_and_claims_are_refused(void **state)
 	assert_int_equal(forged(JWT_ALG_HS384, secret, claims), PROBLEM_INVALID_CREDENTIALS);
 	assert_int_equal(forged(JWT_ALG_HS512, secret, claims), PROBLEM_INVALID_CREDENTIALS);
 	assert_int_equal(forged(JWT_ALG_NONE, NULL, claims), PROBLEM_INVALID_CREDENTIALS);
-	assert_int_equal(forged(JWT_ALG_HS256, "a key of somebody else, long enough too", claims), PROBLEM_INVALID_CREDENTIALS);
+	assert_int_equal(forged(JWT_ALG_HS256, "a key of somebody else, long enough too", claims),
+		PROBLEM_INVALID_CREDENTIALS);
 	static const char *const lacking[] = {
 		"{\"pw\":\"%s\",\"exp\":1700000060}",
 		"{\"sub\":\"ann\",\"pw\":\"%s\"}",
@@ -257,7 +267,8 @@ static void other_algorithms_and_claims_are_refused(void **state)
 		snprintf(text, sizeof text, lacking[i], mark);
 		assert_int_equal(forged(JWT_ALG_HS256, secret, text), PROBLEM_INVALID_CREDENTIALS);
 	}
-	assert_int_equal(forged(JWT_ALG_HS256, secret, "{\"sub\":\"ann\",\"exp\":1700000060}"), PROBLEM_INVALID_CREDENTIALS);
+	assert_int_equal(forged(JWT_ALG_HS256, secret, "{\"sub\":\"ann\",\"exp\":1700000060}"),
+		PROBLEM_INVALID_CREDENTIALS);
 }
 
 static void a_changed_token_is_refused(void **state)
@@ -291,10 +302,22 @@ static void a_changed_token_is_refused(void **state)
 static void queries_lose_key_and_nothing_else(void **state)
 {
 	static const char *const cases[][2] = {
-		{"", ""}, {"key=x", ""}, {"key=", ""}, {"key", ""}, {"a=1", "a=1"}, {"a=1&key=x&b=2", "a=1&b=2"},
-		{"key=x&a=1", "a=1"}, {"a=1&key=x", "a=1"}, {"key=x&key=y", ""}, {"&&a&&", "&&a&&"}, {"&key=x&", "&"},
-		{"%6bEy=1&KEY=2&keys=3&k=4&monkey=5", "%6bEy=1&KEY=2&keys=3&k=4&monkey=5"}, {"%6b%65y=1&b", "b"},
-		{"a=key=1&b=%26key%3D2", "a=key=1&b=%26key%3D2"}, {"%=%zz&ke%79=&%", "%=%zz&%"}, {"=key&key==", "=key"},
+		{"", ""},
+		{"key=x", ""},
+		{"key=", ""},
+		{"key", ""},
+		{"a=1", "a=1"},
+		{"a=1&key=x&b=2", "a=1&b=2"},
+		{"key=x&a=1", "a=1"},
+		{"a=1&key=x", "a=1"},
+		{"key=x&key=y", ""},
+		{"&&a&&", "&&a&&"},
+		{"&key=x&", "&"},
+		{"%6bEy=1&KEY=2&keys=3&k=4&monkey=5", "%6bEy=1&KEY=2&keys=3&k=4&monkey=5"},
+		{"%6b%65y=1&b", "b"},
+		{"a=key=1&b=%26key%3D2", "a=key=1&b=%26key%3D2"},
+		{"%=%zz&ke%79=&%", "%=%zz&%"},
+		{"=key&key==", "=key"},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
