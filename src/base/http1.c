@@ -99,6 +99,14 @@ bool http_list_has(const char *list, size_t length, const char *token)
 	return false;
 }
 
+bool http_connection_has(const struct http_head *head, const char *token)
+{
+	for (unsigned i = 0; i < head->field_count; i++)
+		if (head->fields[i].id == HTTP_CONNECTION && http_list_has(head->fields[i].value, head->fields[i].value_length, token))
+			return true;
+	return false;
+}
+
 /* One line from `at`: its length without the line end, *next behind it. false: not all there. */
 static bool take_line(const char *at, const char *end, size_t *length, const char **next)
 {
@@ -306,78 +314,87 @@ static const char *parse_length(const struct http_field *field, uint64_t *length
 	return *length > INT64_MAX ? fault : NULL;
 }
 
-static const char *scan_framing(const struct http_head *head, const struct http_field **length, unsigned *length_count,
-	const struct http_field **coding, unsigned *coding_count)
+struct framing {
+	const struct http_field *length; /* the first of each */
+	const struct http_field *coding;
+	unsigned lengths;
+	unsigned codings;
+};
+
+static const char *scan_framing(const struct http_head *head, struct framing *found)
 {
-	*length_count = *coding_count = 0;
+	*found = (struct framing){0};
 	for (unsigned i = 0; i < head->field_count; i++) {
 		const struct http_field *f = &head->fields[i];
-		if (f->id == HTTP_CONTENT_LENGTH && (*length_count)++ == 0)
-			*length = f;
-		if (f->id == HTTP_TRANSFER_ENCODING && (*coding_count)++ == 0)
-			*coding = f;
+		if (f->id == HTTP_CONTENT_LENGTH && found->lengths++ == 0)
+			found->length = f;
+		if (f->id == HTTP_TRANSFER_ENCODING && found->codings++ == 0)
+			found->coding = f;
 	}
-	if (*coding_count > 1)
+	if (found->codings > 1)
 		return "Transfer-Encoding is repeated";
-	if (*coding_count && !http_span_is((*coding)->value, (*coding)->value_length, "chunked"))
+	if (found->codings && !http_span_is(found->coding->value, found->coding->value_length, "chunked"))
 		return "the only transfer coding understood is chunked";
-	if (*coding_count && head->minor == 0)
+	if (found->codings && head->minor == 0)
 		return "Transfer-Encoding does not exist in HTTP/1.0";
 	return NULL;
 }
 
 const char *http_request_body(const struct http_head *head, struct http_body *body)
 {
-	const struct http_field *length;
-	const struct http_field *coding;
-	unsigned lengths;
-	unsigned codings;
+	struct framing found;
 	*body = (struct http_body){.framing = HTTP_NO_BODY, .done = true};
-	const char *fault = scan_framing(head, &length, &lengths, &coding, &codings);
+	const char *fault = scan_framing(head, &found);
 	if (fault)
 		return fault;
-	if (lengths && codings)
+	if (found.lengths && found.codings)
 		return "Content-Length and Transfer-Encoding exclude each other";
-	if (lengths > 1)
+	if (found.lengths > 1)
 		return "Content-Length is repeated";
-	if (codings) {
+	if (found.codings) {
 		*body = (struct http_body){.framing = HTTP_CHUNKED};
-	} else if (lengths) {
-		fault = parse_length(length, &body->remaining);
+	} else if (found.lengths) {
+		fault = parse_length(found.length, &body->remaining);
 		body->framing = HTTP_LENGTH;
 		body->done = body->remaining == 0;
 	}
 	return fault;
 }
 
-const char *http_response_body(const struct http_head *head, bool answers_head, struct http_body *body)
+/* An answer may repeat its length, but not change it. */
+static const char *check_lengths(const struct http_head *head, uint64_t first)
 {
-	const struct http_field *length;
-	const struct http_field *coding;
-	unsigned lengths;
-	unsigned codings;
-	*body = (struct http_body){.framing = HTTP_UNTIL_CLOSE};
-	const char *fault = scan_framing(head, &length, &lengths, &coding, &codings);
-	if (fault)
-		return fault;
-	uint64_t first = 0;
-	for (unsigned i = 0, seen = 0; lengths && i < head->field_count; i++) {
+	for (unsigned i = 0; i < head->field_count; i++) {
 		uint64_t value;
 		if (head->fields[i].id != HTTP_CONTENT_LENGTH)
 			continue;
-		fault = parse_length(&head->fields[i], &value);
+		const char *fault = parse_length(&head->fields[i], &value);
 		if (fault)
 			return fault;
-		if (seen++ && value != first)
+		if (value != first)
 			return "Content-Lengths differ";
-		first = value;
 	}
+	return NULL;
+}
+
+const char *http_response_body(const struct http_head *head, bool answers_head, struct http_body *body)
+{
+	struct framing found;
+	uint64_t length = 0;
+	*body = (struct http_body){.framing = HTTP_UNTIL_CLOSE};
+	const char *fault = scan_framing(head, &found);
+	if (!fault && found.lengths)
+		fault = parse_length(found.length, &length);
+	if (!fault)
+		fault = check_lengths(head, length);
+	if (fault)
+		return fault;
 	if (answers_head || head->status == 204 || head->status == 304 || head->status / 100 == 1)
 		*body = (struct http_body){.framing = HTTP_NO_BODY, .done = true};
-	else if (codings)
+	else if (found.codings)
 		body->framing = HTTP_CHUNKED;
-	else if (lengths)
-		*body = (struct http_body){.framing = HTTP_LENGTH, .remaining = first, .done = first == 0};
+	else if (found.lengths)
+		*body = (struct http_body){.framing = HTTP_LENGTH, .remaining = length, .done = length == 0};
 	return NULL;
 }
 

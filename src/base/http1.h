@@ -94,6 +94,7 @@ enum http_parse http_parse_response(struct http_head *head, const char *data, si
 
 enum http_field_id http_field_identify(const char *name, size_t length);
 const struct http_field *http_find(const struct http_head *head, enum http_field_id id); /* the first one */
+bool http_connection_has(const struct http_head *head, const char *token); /* in any Connection field */
 bool http_span_is(const char *at, size_t length, const char *text); /* without regard to case */
 /* Is `token` in a comma list? */
 bool http_list_has(const char *list, size_t length, const char *token);

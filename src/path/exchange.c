@@ -202,16 +202,10 @@ static bool write_answer(struct exchange *ex, unsigned status, const char *conte
 	return ex->head_method || buf_append(out, buf_bytes(body), buf_length(body));
 }
 
-static bool cors_applies(const struct exchange *ex)
-{
-	return ex->request && *ex->plane->settings->server_cors_origins && http_find(ex->request, HTTP_ORIGIN);
-}
-
 static bool put_cors(struct exchange *ex, struct buf *out)
 {
 	char origin[512];
-	return !cors_applies(ex) || !exchange_cors_origin(ex, origin, sizeof origin) ||
-		buf_printf(out, "Access-Control-Allow-Origin: %s\r\nAccess-Control-Expose-Headers: *\r\nVary: Origin\r\n", origin);
+	return !exchange_cors_origin(ex, origin, sizeof origin) || rewrite_cors_fields(origin, out);
 }
 
 static struct dialect_limit limit_of(const struct admission_figure *f)
@@ -327,15 +321,6 @@ static bool method_is(const struct exchange *ex, const char *name)
 	return ex->request->method.length == strlen(name) && memcmp(ex->request->method.at, name, strlen(name)) == 0;
 }
 
-static bool connection_has(const struct http_head *head, const char *token)
-{
-	for (unsigned i = 0; i < head->field_count; i++)
-		if (head->fields[i].id == HTTP_CONNECTION &&
-			http_list_has(head->fields[i].value, head->fields[i].value_length, token))
-			return true;
-	return false;
-}
-
 static void note_connection(struct exchange *ex)
 {
 	const struct http_head *head = ex->request;
@@ -343,12 +328,12 @@ static void note_connection(struct exchange *ex)
 	const struct http_field *expect = http_find(head, HTTP_EXPECT);
 	ex->http10 = head->minor == 0;
 	ex->client_keeps = !ex->plane->draining &&
-		(ex->http10 ? connection_has(head, "keep-alive") : !connection_has(head, "close"));
+		(ex->http10 ? http_connection_has(head, "keep-alive") : !http_connection_has(head, "close"));
 	ex->head_method = method_is(ex, "HEAD");
 	for (size_t i = 0; i < sizeof idempotent_methods / sizeof idempotent_methods[0]; i++)
 		ex->idempotent |= method_is(ex, idempotent_methods[i]);
 	ex->websocket = upgrade && !ex->http10 && method_is(ex, "GET") &&
-		http_list_has(upgrade->value, upgrade->value_length, "websocket") && connection_has(head, "upgrade");
+		http_list_has(upgrade->value, upgrade->value_length, "websocket") && http_connection_has(head, "upgrade");
 	ex->expects = expect && !ex->http10 && !ex->up.body.done &&
 		http_list_has(expect->value, expect->value_length, "100-continue");
 }

@@ -36,14 +36,6 @@ enum step exchange_tell_continue(struct exchange *ex)
 
 /* ---- the head ---- */
 
-static bool connection_says(const struct http_head *head, const char *token)
-{
-	for (unsigned i = 0; i < head->field_count; i++)
-		if (head->fields[i].id == HTTP_CONNECTION && http_list_has(head->fields[i].value, head->fields[i].value_length, token))
-			return true;
-	return false;
-}
-
 static enum step open_tunnel(struct exchange *ex)
 {
 	if (!ex->websocket)
@@ -68,7 +60,7 @@ static void choose_framing(struct exchange *ex, const struct http_head *head)
 	uint8_t framing = ex->down.body.framing;
 	bool unknown_length = framing == HTTP_CHUNKED || framing == HTTP_UNTIL_CLOSE;
 	ex->reusable = framing != HTTP_UNTIL_CLOSE &&
-		(head->minor == 1 ? !connection_says(head, "close") : connection_says(head, "keep-alive"));
+		(head->minor == 1 ? !http_connection_has(head, "close") : http_connection_has(head, "keep-alive"));
 	ex->down.chunked = unknown_length && !ex->http10;
 	if (unknown_length && ex->http10)
 		ex->client_keeps = false;

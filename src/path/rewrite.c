@@ -143,7 +143,7 @@ static bool put_response_field(const struct rewrite_response *r, struct buf *out
 	return put_field(out, f);
 }
 
-static bool put_cors(struct buf *out, const char *origin)
+bool rewrite_cors_fields(const char *origin, struct buf *out)
 {
 	return buf_printf(out, "Access-Control-Allow-Origin: %s\r\nAccess-Control-Expose-Headers: *\r\n%s", origin,
 		strcmp(origin, "*") == 0 ? "" : "Vary: Origin\r\n");
@@ -162,6 +162,6 @@ bool rewrite_response(const struct rewrite_response *r, struct buf *out)
 			return false;
 	return (seen.date || put(out, rewrite_date_line())) &&
 		(!seen.event_stream || seen.accel || put(out, "X-Accel-Buffering: no\r\n")) &&
-		(!r->cors_origin || put_cors(out, r->cors_origin)) && (!r->chunked || put(out, "Transfer-Encoding: chunked\r\n")) &&
+		(!r->cors_origin || rewrite_cors_fields(r->cors_origin, out)) && (!r->chunked || put(out, "Transfer-Encoding: chunked\r\n")) &&
 		put(out, connection) && put(out, r->extra ? r->extra : "") && put(out, "\r\n");
 }

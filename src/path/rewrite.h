@@ -43,6 +43,9 @@ struct rewrite_response {
 
 bool rewrite_response(const struct rewrite_response *r, struct buf *out) __attribute__((warn_unused_result));
 
+/* What a response to a request from an allowed Origin says. */
+bool rewrite_cors_fields(const char *origin, struct buf *out) __attribute__((warn_unused_result));
+
 /* "Date: …\r\n" of the current second; any thread. */
 const char *rewrite_date_line(void);
 
