@@ -1,5 +1,6 @@
-/* fuzz_usage_request: any bytes as a request's body, whole or cut. What is changed to ask for usage asks for
- * it then, and is otherwise what it was. */
+/* fuzz_usage_request: any bytes as a request's body, whole or cut. What is changed to ask for usage is
+ * otherwise what it was; where it was JSON it still is, and asks for usage. */
+#include <cjson/cJSON.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,13 @@ static void check_read(const char *body, size_t length, bool whole, uint64_t tot
 	usage_request_read(body, length, whole, total, &r);
 	CHECK(r.input_estimate >= 1 && r.max_output_tokens <= UINT32_MAX);
 	CHECK(r.is_json || (!r.max_output_tokens && !r.stream));
+}
+
+static bool is_valid(const char *body, size_t length)
+{
+	cJSON *root = cJSON_ParseWithLength(body, length);
+	cJSON_Delete(root);
+	return root;
 }
 
 static void check_include(const char *body, size_t length)
@@ -33,7 +41,8 @@ static void check_include(const char *body, size_t length)
 		body[length - 1 - back] == changed[changed_length - 1 - back])
 		back++;
 	CHECK(length - front - back <= 32);
-	CHECK(!usage_request_include(changed, changed_length, &twice));
+	if (is_valid(body, length))
+		CHECK(is_valid(changed, changed_length) && !usage_request_include(changed, changed_length, &twice));
 	buf_free(&once);
 }
 
