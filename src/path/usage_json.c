@@ -321,7 +321,7 @@ static const char *take_scalar(struct json_scan *s, const struct json_reader *re
 	}
 	size_t length = (size_t)(stop - at);
 	const char *text = s->name_length == JSON_NAME_MAX ? NULL : keep(s, at, &length);
-	if (text && reader->scalar)
+	if (text && length < JSON_NAME_MAX && reader->scalar)
 		reader->scalar(context, s, (enum json_key)s->key, text, length);
 	s->key = JSON_NO_KEY;
 	s->state = BETWEEN;
