@@ -39,12 +39,12 @@ struct usage_tap {
 	uint16_t seen;         /* a bit for each field */
 	uint8_t coding;
 	uint8_t line_state;
-	uint8_t line_matched;  /* bytes of "data:" */
+	uint8_t line_matched; /* bytes of "data:" */
 	bool events;
-	bool line_empty;       /* nothing on the line so far */
+	bool line_empty; /* nothing on the line so far */
 	bool after_cr;
-	bool ended;            /* undecodable from here on */
-	bool beginning;        /* inside message_start's usage */
+	bool ended;     /* undecodable from here on */
+	bool beginning; /* inside message_start's usage */
 };
 
 /* ---- fields ---- */
@@ -132,8 +132,8 @@ static void take_events(struct usage_tap *t, const char *at, const char *end)
 			at++;
 			continue;
 		}
-		const char *stop = t->line_state == LINE_START && *at != '\r' && *at != '\n' ? at
-																					 : json_find_either(at, end, '\r', '\n');
+		const char *stop =
+			t->line_state == LINE_START && *at != '\r' && *at != '\n' ? at : json_find_either(at, end, '\r', '\n');
 		if (stop > at && t->line_state == LINE_DATA)
 			json_scan_feed(&t->scan, &reader, t, at, (size_t)(stop - at));
 		if (stop == at && *at != '\r' && *at != '\n') {

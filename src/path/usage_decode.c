@@ -26,7 +26,8 @@ struct usage_decoder {
 };
 
 /* Takes from *at, writes up to USAGE_DECODE_SLICE bytes. */
-typedef bool step_function(struct usage_decoder *d, const uint8_t **at, size_t *length, uint8_t *slice, size_t *written);
+typedef bool step_function(struct usage_decoder *d, const uint8_t **at, size_t *length, uint8_t *slice,
+	size_t *written);
 
 struct coding {
 	const char *name;

@@ -10,8 +10,8 @@
 enum state {
 	BETWEEN, /* tokens */
 	STRING,
-	AFTER,   /* a string: is it a key? */
-	VALUE,   /* behind a colon */
+	AFTER, /* a string: is it a key? */
+	VALUE, /* behind a colon */
 	SCALAR,
 };
 
@@ -66,7 +66,8 @@ static const char *find_structural(const char *at, const char *end)
 		if (at == end || is_structural((signed char)*at))
 			return at;
 	for (; end - at >= 64; at += 64)
-		if (any(structural(load(at)) | structural(load(at + 16)) | structural(load(at + 32)) | structural(load(at + 48))))
+		if (any(structural(load(at)) | structural(load(at + 16)) | structural(load(at + 32)) |
+				structural(load(at + 48))))
 			break;
 	for (; end - at >= 16; at += 16) {
 		unsigned lane = first_lane(structural(load(at)));
@@ -82,7 +83,8 @@ const char *json_find_either(const char *at, const char *end, char a, char b)
 {
 	for (; end - at >= 64; at += 64) {
 		bytes16 one = load(at), two = load(at + 16), three = load(at + 32), four = load(at + 48);
-		if (any((one == a) | (one == b) | (two == a) | (two == b) | (three == a) | (three == b) | (four == a) | (four == b)))
+		if (any((one == a) | (one == b) | (two == a) | (two == b) | (three == a) | (three == b) | (four == a) |
+				(four == b)))
 			break;
 	}
 	for (; end - at >= 16; at += 16) {
@@ -106,8 +108,7 @@ static inline bool is_blank(char c)
 static const struct {
 	const char *name;
 	uint8_t length;
-} keys[JSON_KEY_COUNT] = {
-	[JSON_NO_KEY] = {"", 0},
+} keys[JSON_KEY_COUNT] = {[JSON_NO_KEY] = {"", 0},
 #define X(id, name) [JSON_##id] = {name, sizeof name - 1},
 	JSON_KEY_TABLE(X)
 #undef X
@@ -142,7 +143,7 @@ static enum json_key find_key(const char *name, size_t length)
 {
 	for (const uint8_t *key = by_length[length]; *key; key++)
 		if (keys[*key].name[0] == name[0] && memcmp(keys[*key].name, name, length) == 0)
-			return (enum json_key)*key;
+			return (enum json_key) * key;
 	return JSON_NO_KEY;
 }
 
@@ -328,16 +329,27 @@ static const char *take_scalar(struct json_scan *s, const struct json_reader *re
 	return stop;
 }
 
-void json_scan_feed(struct json_scan *s, const struct json_reader *reader, void *context, const char *at, size_t length)
+void json_scan_feed(struct json_scan *s, const struct json_reader *reader, void *context, const char *at,
+	size_t length)
 {
 	const char *end = at + length;
 	while (at < end) {
 		switch ((enum state)s->state) {
-		case BETWEEN: at = take_between(s, reader, context, at, end); break;
-		case STRING: at = take_string(s, reader, context, at, end); break;
-		case AFTER: at = take_after(s, at, end); break;
-		case VALUE: at = take_value(s, at, end); break;
-		case SCALAR: at = take_scalar(s, reader, context, at, end); break;
+		case BETWEEN:
+			at = take_between(s, reader, context, at, end);
+			break;
+		case STRING:
+			at = take_string(s, reader, context, at, end);
+			break;
+		case AFTER:
+			at = take_after(s, at, end);
+			break;
+		case VALUE:
+			at = take_value(s, at, end);
+			break;
+		case SCALAR:
+			at = take_scalar(s, reader, context, at, end);
+			break;
 		}
 	}
 }

@@ -10,7 +10,7 @@ enum { BLOB_MIN = 512, BLOB_TOKENS = 256, BLOB_BYTES_PER_TOKEN = 1024, BLOB_LOOK
 
 struct request_reader {
 	struct usage_request *out;
-	const char *end;       /* of what is there */
+	const char *end; /* of what is there */
 	uint64_t text_bytes;
 	uint64_t blob_tokens;
 	uint32_t choices;
@@ -72,7 +72,8 @@ static void on_scalar(void *context, struct json_scan *s, enum json_key key, con
 	if (!json_whole_number(at, length, &value))
 		return;
 	bool is_limit = key >= JSON_MAX_TOKENS && key <= JSON_MAX_OUTPUT_TOKENS_CAMEL;
-	bool is_choices = key == JSON_N || key == JSON_BEST_OF || key == JSON_CANDIDATE_COUNT || key == JSON_CANDIDATE_COUNT_SNAKE;
+	bool is_choices =
+		key == JSON_N || key == JSON_BEST_OF || key == JSON_CANDIDATE_COUNT || key == JSON_CANDIDATE_COUNT_SNAKE;
 	if (is_limit && value > r->out->max_output_tokens)
 		r->out->max_output_tokens = value;
 	if (is_choices && value > r->choices)
@@ -106,7 +107,8 @@ void usage_request_read(const char *body, size_t length, bool whole, uint64_t to
 	struct json_scan scan = {0};
 	struct request_reader r = {.out = out, .end = body + length, .choices = 1};
 	uint64_t total = whole || total_length < length ? length : total_length;
-	*out = (struct usage_request){.is_json = is_object(body, length), .input_estimate = 1 + total / BLOB_BYTES_PER_TOKEN};
+	*out = (struct usage_request){.is_json = is_object(body, length),
+		.input_estimate = 1 + total / BLOB_BYTES_PER_TOKEN};
 	if (!out->is_json)
 		return;
 	json_scan_feed(&scan, &reader, &r, body, length);
@@ -123,9 +125,9 @@ struct include_reader {
 	const char *flag;    /* the value of include_usage in it */
 	size_t flag_length;
 	bool options_null;
-	bool options_other;  /* neither object nor null */
+	bool options_other; /* neither object nor null */
 	bool stream;
-	bool chat;           /* has messages or a prompt: no request of the responses API */
+	bool chat; /* has messages or a prompt: no request of the responses API */
 };
 
 static void note_chat(struct include_reader *r, const struct json_scan *s, enum json_key key, uint64_t depth)

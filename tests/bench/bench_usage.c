@@ -86,16 +86,19 @@ int main(int argc, char **argv)
 	size_t length = fill("{\"data\":[{\"b64_json\":\"", "iVBORw0KGgoAAAANSUhEUgAAAAUA", "\"}" TAIL);
 	double copy = measure(NULL, length, repeats);
 	double image = measure("application/json", length, repeats);
-	length = fill("{\"choices\":[{\"message\":{\"content\":\"", "The quick \\\"brown\\\" fox jumps\\nover the lazy dog. ", "\"}}" TAIL);
+	length = fill("{\"choices\":[{\"message\":{\"content\":\"",
+		"The quick \\\"brown\\\" fox jumps\\nover the lazy dog. ", "\"}}" TAIL);
 	double text = measure("application/json", length, repeats);
 	length = fill("{\"data\":[{\"embedding\":[", "-0.02345678,0.0012345678, 0.7654321,", "1]}" TAIL);
 	double numbers = measure("application/json", length, repeats);
-	length = fill("{\"data\":[", "{\"id\":\"file-abc123\",\"object\":\"file\",\"bytes\":175,\"purpose\":\"batch\",\"ok\":true},", "1" TAIL);
+	length = fill("{\"data\":[",
+		"{\"id\":\"file-abc123\",\"object\":\"file\",\"bytes\":175,\"purpose\":\"batch\",\"ok\":true},", "1" TAIL);
 	double dense = measure("application/json", length, repeats);
 	length = fill("", CHUNK, "data: {\"choices\":[" TAIL "\n\ndata: [DONE]\n\n");
 	double events = measure("text/event-stream", length, repeats);
-	printf("{\"bench\":\"usage\",\"unit\":\"GB/s\",\"copy\":%.1f,\"json_image\":%.1f,\"json_text\":%.1f,\"json_numbers\":%.1f,"
-		   "\"json_dense\":%.2f,\"events\":%.2f}\n",
+	printf(
+		"{\"bench\":\"usage\",\"unit\":\"GB/s\",\"copy\":%.1f,\"json_image\":%.1f,\"json_text\":%.1f,\"json_numbers\":%.1f,"
+		"\"json_dense\":%.2f,\"events\":%.2f}\n",
 		copy, image, text, numbers, dense, events);
 	free(body);
 	return 0;

@@ -32,7 +32,8 @@ static void check_head(parse_function *parse, const char *data, size_t length)
 	if (head.length)
 		CHECK(parse(&part, data, head.length - 1, NULL) == HTTP_PARTIAL);
 	CHECK(parse(&part, data, head.length, NULL) == HTTP_COMPLETE && part.field_count == head.field_count);
-	const char *fault = parse == http_parse_request ? http_request_body(&head, &body) : http_response_body(&head, false, &body);
+	const char *fault =
+		parse == http_parse_request ? http_request_body(&head, &body) : http_response_body(&head, false, &body);
 	if (parse == http_parse_request)
 		fault = http_check_host(&head);
 	CHECK(!fault || *fault);

@@ -9,7 +9,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static struct usage usage_of_pieces(const char *type, const char *coding, const char *bytes, size_t length, size_t piece)
+static struct usage usage_of_pieces(const char *type, const char *coding, const char *bytes, size_t length,
+	size_t piece)
 {
 	struct usage u;
 	struct usage_tap *t =

@@ -58,7 +58,8 @@ static void test_bodies(void **state)
 		assert_string_equal(text_at(root, "type"), rows[i].openai);
 		assert_string_equal(text_at(root, "code"), p->code);
 		assert_string_equal(text_at(root, "message"), p->message);
-		assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(root, "error"), "param")));
+		assert_true(
+			cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(root, "error"), "param")));
 		cJSON_Delete(root);
 		root = body_of(DIALECT_ANTHROPIC, &r);
 		assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "type")), "error");
@@ -93,9 +94,11 @@ static void test_gemini_tells_when(void **state)
 	struct dialect_refusal r = {.problem = PROBLEM_RATE_LIMIT, .retry_after_ms = 45001};
 	(void)state;
 	cJSON *root = body_of(DIALECT_GEMINI, &r);
-	const cJSON *details = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(root, "error"), "details");
+	const cJSON *details =
+		cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(root, "error"), "details");
 	const cJSON *info = cJSON_GetArrayItem(details, 0);
-	assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(info, "@type")), "type.googleapis.com/google.rpc.RetryInfo");
+	assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(info, "@type")),
+		"type.googleapis.com/google.rpc.RetryInfo");
 	assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(info, "retryDelay")), "46s");
 	cJSON_Delete(root);
 }
@@ -117,18 +120,22 @@ static void test_openai_fields(void **state)
 	static const struct {
 		uint64_t ms;
 		const char *text;
-	} durations[] = {{0, "0ms"}, {1, "1ms"}, {999, "999ms"}, {1000, "1s"}, {1001, "2s"}, {59000, "59s"}, {60000, "1m0s"},
-		{360000, "6m0s"}, {3599001, "1h0m0s"}, {3661000, "1h1m1s"}};
+	} durations[] = {{0, "0ms"}, {1, "1ms"}, {999, "999ms"}, {1000, "1s"}, {1001, "2s"}, {59000, "59s"},
+		{60000, "1m0s"}, {360000, "6m0s"}, {3599001, "1h0m0s"}, {3661000, "1h1m1s"}};
 	(void)state;
 	for (unsigned i = 0; i < sizeof durations / sizeof durations[0]; i++) {
 		char expected[256];
 		struct dialect_refusal r = {.problem = PROBLEM_RATE_LIMIT, .requests = {10, 3, durations[i].ms}};
 		snprintf(expected, sizeof expected,
-			"x-ratelimit-limit-requests: 10\r\nx-ratelimit-remaining-requests: 3\r\nx-ratelimit-reset-requests: %s\r\n", durations[i].text);
+			"x-ratelimit-limit-requests: 10\r\nx-ratelimit-remaining-requests: 3\r\nx-ratelimit-reset-requests: %s\r\n",
+			durations[i].text);
 		assert_string_equal(fields_of(DIALECT_OPENAI, &r), expected);
 	}
 	/* The window of tokens that is nearer to its end. */
-	struct dialect_refusal r = {.problem = PROBLEM_RATE_LIMIT, .retry_after_ms = 1, .input_tokens = {100, 50, 0}, .output_tokens = {80, 49, 0}};
+	struct dialect_refusal r = {.problem = PROBLEM_RATE_LIMIT,
+		.retry_after_ms = 1,
+		.input_tokens = {100, 50, 0},
+		.output_tokens = {80, 49, 0}};
 	assert_string_equal(fields_of(DIALECT_OPENAI, &r),
 		"retry-after: 1\r\nx-ratelimit-limit-tokens: 80\r\nx-ratelimit-remaining-tokens: 49\r\nx-ratelimit-reset-tokens: 0ms\r\n");
 	r.output_tokens.remaining = 51;
@@ -139,16 +146,21 @@ static void test_openai_fields(void **state)
 
 static void test_other_fields(void **state)
 {
-	struct dialect_refusal r = {.problem = PROBLEM_RATE_LIMIT, .requests = {10, 0, 1000}, .input_tokens = {100, 5, 0}};
+	struct dialect_refusal r = {.problem = PROBLEM_RATE_LIMIT,
+		.requests = {10, 0, 1000},
+		.input_tokens = {100, 5, 0}};
 	(void)state;
 	const char *text = fields_of(DIALECT_ANTHROPIC, &r);
-	assert_non_null(strstr(text, "anthropic-ratelimit-requests-limit: 10\r\nanthropic-ratelimit-requests-remaining: 0\r\n"));
+	assert_non_null(
+		strstr(text, "anthropic-ratelimit-requests-limit: 10\r\nanthropic-ratelimit-requests-remaining: 0\r\n"));
 	assert_non_null(strstr(text, "anthropic-ratelimit-input-tokens-remaining: 5\r\n"));
 	assert_null(strstr(text, "output-tokens"));
 	int year, month, day, hour, minute, second, length = 0;
 	const char *reset = strstr(text, "requests-reset: ");
 	assert_non_null(reset);
-	assert_int_equal(sscanf(reset, "requests-reset: %4d-%2d-%2dT%2d:%2d:%2dZ\r\n%n", &year, &month, &day, &hour, &minute, &second, &length), 6);
+	assert_int_equal(sscanf(reset, "requests-reset: %4d-%2d-%2dT%2d:%2d:%2dZ\r\n%n", &year, &month, &day, &hour,
+						 &minute, &second, &length),
+		6);
 	assert_true(length > 0 && year >= 2024);
 	assert_string_equal(fields_of(DIALECT_GEMINI, &r), "");
 	r = (struct dialect_refusal){.problem = PROBLEM_QUEUE_TIMEOUT, .retry_after_ms = 4001};
@@ -173,8 +185,12 @@ static void test_key_places(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_bodies), cmocka_unit_test(test_every_problem_has_a_body), cmocka_unit_test(test_gemini_tells_when),
-		cmocka_unit_test(test_openai_fields), cmocka_unit_test(test_other_fields), cmocka_unit_test(test_key_places),
+		cmocka_unit_test(test_bodies),
+		cmocka_unit_test(test_every_problem_has_a_body),
+		cmocka_unit_test(test_gemini_tells_when),
+		cmocka_unit_test(test_openai_fields),
+		cmocka_unit_test(test_other_fields),
+		cmocka_unit_test(test_key_places),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

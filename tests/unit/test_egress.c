@@ -13,8 +13,8 @@
 #include "path/egress.h"
 #include "state/snapshot.h"
 
-static const char *const variables[] = {"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy",
-	"NO_PROXY", "no_proxy"};
+static const char *const variables[] = {"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY",
+	"all_proxy", "NO_PROXY", "no_proxy"};
 
 static int clear(void **state)
 {
@@ -32,7 +32,8 @@ static int finish(void **state)
 
 static struct egress_route route(const char *host, bool tls)
 {
-	struct target target = {.host = host, .authority = host, .url = "", .base_path = "", .port = tls ? 443 : 80, .tls = tls};
+	struct target target =
+		{.host = host, .authority = host, .url = "", .base_path = "", .port = tls ? 443 : 80, .tls = tls};
 	return egress_route(&target);
 }
 
@@ -88,13 +89,15 @@ static void test_upper_case_first(void **state)
 
 static void test_no_proxy(void **state)
 {
-	static const char *const direct[] = {"localhost", "a.example", "A.EXAMPLE", "x.a.example", "b.example", "x.y.b.example", "10.1.2.3",
-		"10.255.255.255", "192.168.5.130", "fd12::1", "::1", "127.0.0.1", "fe80::9"};
-	static const char *const through[] = {"xa.example", "example", "a.example.org", "11.0.0.1", "192.168.5.127", "192.168.6.130", "fe12::1",
-		"::2", "1127.0.0.1", "10.x.example"};
+	static const char *const direct[] = {"localhost", "a.example", "A.EXAMPLE", "x.a.example", "b.example",
+		"x.y.b.example", "10.1.2.3", "10.255.255.255", "192.168.5.130", "fd12::1", "::1", "127.0.0.1", "fe80::9"};
+	static const char *const through[] = {"xa.example", "example", "a.example.org", "11.0.0.1", "192.168.5.127",
+		"192.168.6.130", "fe12::1", "::2", "1127.0.0.1", "10.x.example"};
 	(void)state;
 	setenv("HTTPS_PROXY", "http://p:1", 1);
-	setenv("NO_PROXY", "localhost, a.example,.b.example 10.0.0.0/8,192.168.5.128/25,fd00::/8,[::1],127.0.0.1,fe80::9,/8,10.0.0.0/99,", 1);
+	setenv("NO_PROXY",
+		"localhost, a.example,.b.example 10.0.0.0/8,192.168.5.128/25,fd00::/8,[::1],127.0.0.1,fe80::9,/8,10.0.0.0/99,",
+		1);
 	assert_true(egress_init());
 	for (unsigned i = 0; i < sizeof direct / sizeof direct[0]; i++)
 		if (route(direct[i], true).curl_proxy)

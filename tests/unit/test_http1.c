@@ -99,8 +99,9 @@ static bool field_is(unsigned index, const char *name, const char *value)
 
 static void test_fields(void **state)
 {
-	static const char bytes[] = "POST /a?b HTTP/1.0\r\nhOsT:  a:1 \r\nX-A: 1\r\nX-A: 2\r\nconnection: close, x-a ,, Keep-Alive\r\n"
-								"TE: trailers\r\nKeep-Alive: 5\r\nConnection: Content-Length,host\r\nContent-Length: 3\r\n\r\nabc";
+	static const char bytes[] =
+		"POST /a?b HTTP/1.0\r\nhOsT:  a:1 \r\nX-A: 1\r\nX-A: 2\r\nconnection: close, x-a ,, Keep-Alive\r\n"
+		"TE: trailers\r\nKeep-Alive: 5\r\nConnection: Content-Length,host\r\nContent-Length: 3\r\n\r\nabc";
 	(void)state;
 	assert_int_equal(http_parse_request(&head, bytes, sizeof bytes - 1, NULL), HTTP_COMPLETE);
 	assert_int_equal(head.length, sizeof bytes - 1 - 3);
@@ -190,7 +191,9 @@ static void test_request_bodies(void **state)
 		{"Transfer-Encoding: chunked, chunked\r\n", 0, 0, true},
 		{"Transfer-Encoding: chunked;q=1\r\n", 0, 0, true},
 		{"Transfer-Encoding: identity\r\n", 0, 0, true},
-		{"Transfer-Encoding: \x0b" "chunked\r\n", 0, 0, true},
+		{"Transfer-Encoding: \x0b"
+		 "chunked\r\n",
+			0, 0, true},
 		{"Transfer-Encoding: xchunked\r\n", 0, 0, true},
 		{"Transfer-Encoding:\r\n", 0, 0, true},
 	};
@@ -219,9 +222,10 @@ static void test_request_bodies(void **state)
 
 static void test_hosts(void **state)
 {
-	static const char *const good[] = {"a", "a.b.example", "a:80", "a:", "127.0.0.1:8000", "[::1]", "[fe80::1]:65535", "a_b", "A-1"};
-	static const char *const bad[] = {"", " ", ":80", "a:x", "a:65536", "a:-1", "a:80:80", "a/b", "a b", "a,b@c", "u@a", "[::1", "[]",
-		"[::1]x", "[g::]", "a?b", "a#b", "a\\b", "\"a\"", "a\xff"};
+	static const char *const good[] = {"a", "a.b.example", "a:80", "a:", "127.0.0.1:8000", "[::1]", "[fe80::1]:65535",
+		"a_b", "A-1"};
+	static const char *const bad[] = {"", " ", ":80", "a:x", "a:65536", "a:-1", "a:80:80", "a/b", "a b", "a,b@c",
+		"u@a", "[::1", "[]", "[::1]x", "[g::]", "a?b", "a#b", "a\\b", "\"a\"", "a\xff"};
 	char bytes[512];
 	(void)state;
 	for (unsigned i = 0; i < sizeof good / sizeof good[0]; i++) {
@@ -236,7 +240,8 @@ static void test_hosts(void **state)
 		if (!http_check_host(&head))
 			fail_msg("Host: %s was accepted", bad[i]);
 	}
-	assert_int_equal(http_parse_request(&head, BYTES("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), NULL), HTTP_COMPLETE);
+	assert_int_equal(http_parse_request(&head, BYTES("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), NULL),
+		HTTP_COMPLETE);
 	assert_non_null(http_check_host(&head));
 	assert_int_equal(http_parse_request(&head, BYTES("GET / HTTP/1.1\r\n\r\n"), NULL), HTTP_COMPLETE);
 	assert_non_null(http_check_host(&head));
@@ -316,7 +321,8 @@ static void test_response_bodies(void **state)
 /* ---- chunks ---- */
 
 /* Feeds in pieces that end at `cut` and every `piece` bytes. -1: malformed; else what was consumed. */
-static long decode(const char *bytes, size_t length, size_t cut, size_t piece, char *content, size_t *content_length, bool *done)
+static long decode(const char *bytes, size_t length, size_t cut, size_t piece, char *content, size_t *content_length,
+	bool *done)
 {
 	struct http_body body = {.framing = HTTP_CHUNKED};
 	size_t at = 0;
@@ -459,7 +465,8 @@ static void test_chunk_heads(void **state)
 	static const struct {
 		size_t size;
 		const char *text;
-	} samples[] = {{1, "1\r\n"}, {15, "f\r\n"}, {16, "10\r\n"}, {65536, "10000\r\n"}, {SIZE_MAX, "ffffffffffffffff\r\n"}};
+	} samples[] = {{1, "1\r\n"}, {15, "f\r\n"}, {16, "10\r\n"}, {65536, "10000\r\n"},
+		{SIZE_MAX, "ffffffffffffffff\r\n"}};
 	char out[HTTP_CHUNK_HEAD_MAX + 1];
 	(void)state;
 	for (unsigned i = 0; i < sizeof samples / sizeof samples[0]; i++) {
@@ -485,10 +492,18 @@ static void test_words(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_requests), cmocka_unit_test(test_fields), cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_request_bodies), cmocka_unit_test(test_hosts), cmocka_unit_test(test_responses),
-		cmocka_unit_test(test_response_bodies), cmocka_unit_test(test_chunks), cmocka_unit_test(test_chunk_bounds),
-		cmocka_unit_test(test_lengths), cmocka_unit_test(test_chunk_heads), cmocka_unit_test(test_words),
+		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_request_bodies),
+		cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_responses),
+		cmocka_unit_test(test_response_bodies),
+		cmocka_unit_test(test_chunks),
+		cmocka_unit_test(test_chunk_bounds),
+		cmocka_unit_test(test_lengths),
+		cmocka_unit_test(test_chunk_heads),
+		cmocka_unit_test(test_words),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

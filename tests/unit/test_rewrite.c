@@ -39,27 +39,32 @@ static void check_request(const struct rewrite_request *r, const char *expected)
 static void test_transparent(void **state)
 {
 	(void)state;
-	struct rewrite_request r = request_of("PoST /a HTTP/1.1\r\nx-B:  two  words \r\nhOST: me\r\nCookie: a\r\nX-B:3\r\nCookie: a\r\nEmpty:\r\n"
-										  "Content-Length: 3\r\nAuthorization: Bearer s\r\nExpect: 100-continue\r\n\r\n");
-	check_request(&r, "PoST /v1/x HTTP/1.1\r\nx-B:  two  words\r\nhOST: api.example:81\r\nCookie: a\r\nX-B:3\r\nCookie: a\r\nEmpty:\r\n"
-					  "Content-Length: 3\r\nAuthorization: Bearer s\r\nExpect: 100-continue\r\n\r\n");
+	struct rewrite_request r = request_of(
+		"PoST /a HTTP/1.1\r\nx-B:  two  words \r\nhOST: me\r\nCookie: a\r\nX-B:3\r\nCookie: a\r\nEmpty:\r\n"
+		"Content-Length: 3\r\nAuthorization: Bearer s\r\nExpect: 100-continue\r\n\r\n");
+	check_request(&r,
+		"PoST /v1/x HTTP/1.1\r\nx-B:  two  words\r\nhOST: api.example:81\r\nCookie: a\r\nX-B:3\r\nCookie: a\r\nEmpty:\r\n"
+		"Content-Length: 3\r\nAuthorization: Bearer s\r\nExpect: 100-continue\r\n\r\n");
 	r.drop_expect = true;
 	r.length = "77";
-	check_request(&r, "PoST /v1/x HTTP/1.1\r\nx-B:  two  words\r\nhOST: api.example:81\r\nCookie: a\r\nX-B:3\r\nCookie: a\r\nEmpty:\r\n"
-					  "Content-Length: 77\r\nAuthorization: Bearer s\r\n\r\n");
+	check_request(&r,
+		"PoST /v1/x HTTP/1.1\r\nx-B:  two  words\r\nhOST: api.example:81\r\nCookie: a\r\nX-B:3\r\nCookie: a\r\nEmpty:\r\n"
+		"Content-Length: 77\r\nAuthorization: Bearer s\r\n\r\n");
 }
 
 static void test_hops(void **state)
 {
 	(void)state;
-	struct rewrite_request r = request_of("GET /a HTTP/1.1\r\nHost: me\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nKeep-Alive: 5\r\n"
-										  "Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\nTE: trailers\r\nTrailer: T\r\n"
-										  "Upgrade: h2c\r\nVia: 1.1 a\r\n\r\n");
+	struct rewrite_request r =
+		request_of("GET /a HTTP/1.1\r\nHost: me\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nKeep-Alive: 5\r\n"
+				   "Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\nTE: trailers\r\nTrailer: T\r\n"
+				   "Upgrade: h2c\r\nVia: 1.1 a\r\n\r\n");
 	check_request(&r, "GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nVia: 1.1 a\r\n\r\n");
 	r = request_of("POST /a HTTP/1.1\r\nHost: me\r\nTransfer-Encoding: Chunked\r\nA: b\r\n\r\n");
 	r.chunked = true;
 	check_request(&r, "POST /v1/x HTTP/1.1\r\nHost: api.example:81\r\nTransfer-Encoding: chunked\r\nA: b\r\n\r\n");
-	r = request_of("GET /a HTTP/1.1\r\nHost: me\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n");
+	r = request_of(
+		"GET /a HTTP/1.1\r\nHost: me\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n");
 	r.websocket = true;
 	check_request(&r,
 		"GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n");
@@ -70,8 +75,11 @@ static void test_targets(void **state)
 	static const struct {
 		const char *prefix, *base, *rest, *query, *line;
 	} samples[] = {
-		{"", "", "", "", "GET / HTTP/1.1"}, {"", "", "", "?x", "GET /?x HTTP/1.1"}, {"", "/v1", "", "?", "GET /v1? HTTP/1.1"},
-		{"", "/v1", "/", "", "GET /v1/ HTTP/1.1"}, {"", "", "/a%2F//b", "?a=%2F&b", "GET /a%2F//b?a=%2F&b HTTP/1.1"},
+		{"", "", "", "", "GET / HTTP/1.1"},
+		{"", "", "", "?x", "GET /?x HTTP/1.1"},
+		{"", "/v1", "", "?", "GET /v1? HTTP/1.1"},
+		{"", "/v1", "/", "", "GET /v1/ HTTP/1.1"},
+		{"", "", "/a%2F//b", "?a=%2F&b", "GET /a%2F//b?a=%2F&b HTTP/1.1"},
 		{"http://h:8", "/b", "/c", "?d", "GET http://h:8/b/c?d HTTP/1.1"},
 	};
 	(void)state;
@@ -89,8 +97,9 @@ static void test_targets(void **state)
 
 static void test_keys(void **state)
 {
-	static const char bytes[] = "GET /a HTTP/1.1\r\nHost: me\r\nAuthorization: Bearer mine\r\nX-API-KEY: mine\r\nx-goog-api-key: mine\r\n"
-								"api-key: mine\r\nauthorization: again\r\nA: b\r\n\r\n";
+	static const char bytes[] =
+		"GET /a HTTP/1.1\r\nHost: me\r\nAuthorization: Bearer mine\r\nX-API-KEY: mine\r\nx-goog-api-key: mine\r\n"
+		"api-key: mine\r\nauthorization: again\r\nA: b\r\n\r\n";
 	(void)state;
 	struct rewrite_request r = request_of(bytes);
 	r.drop_credentials = true;
@@ -98,7 +107,8 @@ static void test_keys(void **state)
 	r.key_field = "authorization";
 	r.key_prefix = "Bearer ";
 	r.key = "sk-vendor";
-	check_request(&r, "GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nAuthorization: Bearer sk-vendor\r\nA: b\r\n\r\n");
+	check_request(&r,
+		"GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nAuthorization: Bearer sk-vendor\r\nA: b\r\n\r\n");
 	r.key_field = "X-Other";
 	r.key_prefix = "";
 	check_request(&r, "GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nA: b\r\nX-Other: sk-vendor\r\n\r\n");
@@ -106,8 +116,9 @@ static void test_keys(void **state)
 	r.key_field = "x-api-key";
 	r.key_prefix = "";
 	r.key = "sk-vendor";
-	check_request(&r, "GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nAuthorization: Bearer mine\r\nX-API-KEY: sk-vendor\r\n"
-					  "x-goog-api-key: mine\r\napi-key: mine\r\nauthorization: again\r\nA: b\r\n\r\n");
+	check_request(&r,
+		"GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nAuthorization: Bearer mine\r\nX-API-KEY: sk-vendor\r\n"
+		"x-goog-api-key: mine\r\napi-key: mine\r\nauthorization: again\r\nA: b\r\n\r\n");
 }
 
 static void test_private_and_extra(void **state)
@@ -118,7 +129,8 @@ static void test_private_and_extra(void **state)
 	r.private_fields = private_fields;
 	r.extra = "x-peer: true\r\n";
 	r.proxy_authorization = "Basic eA==";
-	check_request(&r, "GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nProxy-Authorization: Basic eA==\r\nx-peer: true\r\n\r\n");
+	check_request(&r,
+		"GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nProxy-Authorization: Basic eA==\r\nx-peer: true\r\n\r\n");
 }
 
 /* ---- responses ---- */
@@ -143,46 +155,61 @@ static void check_response(const struct rewrite_response *r, const char *expecte
 static void test_responses(void **state)
 {
 	(void)state;
-	struct rewrite_response r = response_of("HTTP/1.0 429 Slow down!\r\n" DATE "set-cookie: a\r\nConnection: close, x-hop\r\nX-Hop: 1\r\n"
-											"Set-Cookie: b\r\nContent-Length: 5\r\nX:\r\nContent-Length: 5\r\nVary: a\r\n\r\n");
-	check_response(&r, "HTTP/1.1 429 Too Many Requests\r\n" DATE "set-cookie: a\r\nSet-Cookie: b\r\nContent-Length: 5\r\nX:\r\nVary: a\r\n\r\n");
+	struct rewrite_response r =
+		response_of("HTTP/1.0 429 Slow down!\r\n" DATE "set-cookie: a\r\nConnection: close, x-hop\r\nX-Hop: 1\r\n"
+					"Set-Cookie: b\r\nContent-Length: 5\r\nX:\r\nContent-Length: 5\r\nVary: a\r\n\r\n");
+	check_response(&r,
+		"HTTP/1.1 429 Too Many Requests\r\n" DATE
+		"set-cookie: a\r\nSet-Cookie: b\r\nContent-Length: 5\r\nX:\r\nVary: a\r\n\r\n");
 	r.close = true;
 	r.drop_length = r.chunked = true;
 	r.extra = "x-apiproxy-limit-requests: 1\r\n";
-	check_response(&r, "HTTP/1.1 429 Too Many Requests\r\n" DATE "set-cookie: a\r\nSet-Cookie: b\r\nX:\r\nVary: a\r\n"
-					   "Transfer-Encoding: chunked\r\nConnection: close\r\nx-apiproxy-limit-requests: 1\r\n\r\n");
+	check_response(&r,
+		"HTTP/1.1 429 Too Many Requests\r\n" DATE "set-cookie: a\r\nSet-Cookie: b\r\nX:\r\nVary: a\r\n"
+		"Transfer-Encoding: chunked\r\nConnection: close\r\nx-apiproxy-limit-requests: 1\r\n\r\n");
 	r = response_of("HTTP/1.1 299 Odd\r\n" DATE "\r\n");
 	r.keep_alive = true;
 	check_response(&r, "HTTP/1.1 299 \r\n" DATE "Connection: keep-alive\r\n\r\n");
 	r = response_of("HTTP/1.1 101 Go\r\n" DATE "Connection: upgrade\r\nUpgrade: websocket\r\nKeep-Alive: 1\r\n\r\n");
 	r.websocket = true;
-	check_response(&r, "HTTP/1.1 101 Switching Protocols\r\n" DATE "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+	check_response(&r,
+		"HTTP/1.1 101 Switching Protocols\r\n" DATE "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n");
 }
 
 static void test_what_is_added(void **state)
 {
 	char expected[512];
 	(void)state;
-	struct rewrite_response r = response_of("HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n\r\n");
-	snprintf(expected, sizeof expected, "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n%sX-Accel-Buffering: no\r\n\r\n",
+	struct rewrite_response r =
+		response_of("HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n\r\n");
+	snprintf(expected, sizeof expected,
+		"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n%sX-Accel-Buffering: no\r\n\r\n",
 		rewrite_date_line());
 	check_response(&r, expected);
 	r = response_of("HTTP/1.1 200 OK\r\n" DATE "Content-Type: text/event-stream\r\nx-accel-buffering: yes\r\n\r\n");
-	check_response(&r, "HTTP/1.1 200 OK\r\n" DATE "Content-Type: text/event-stream\r\nx-accel-buffering: yes\r\n\r\n");
+	check_response(&r,
+		"HTTP/1.1 200 OK\r\n" DATE "Content-Type: text/event-stream\r\nx-accel-buffering: yes\r\n\r\n");
 	r = response_of("HTTP/1.1 200 OK\r\n" DATE "Access-Control-Allow-Origin: other\r\n\r\n");
 	check_response(&r, "HTTP/1.1 200 OK\r\n" DATE "Access-Control-Allow-Origin: other\r\n\r\n");
 	r.cors_origin = "https://a.example";
-	check_response(&r, "HTTP/1.1 200 OK\r\n" DATE "Access-Control-Allow-Origin: https://a.example\r\nAccess-Control-Expose-Headers: *\r\n"
-					   "Vary: Origin\r\n\r\n");
+	check_response(&r,
+		"HTTP/1.1 200 OK\r\n" DATE
+		"Access-Control-Allow-Origin: https://a.example\r\nAccess-Control-Expose-Headers: *\r\n"
+		"Vary: Origin\r\n\r\n");
 	r.cors_origin = "*";
-	check_response(&r, "HTTP/1.1 200 OK\r\n" DATE "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: *\r\n\r\n");
+	check_response(&r,
+		"HTTP/1.1 200 OK\r\n" DATE "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: *\r\n\r\n");
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_transparent), cmocka_unit_test(test_hops), cmocka_unit_test(test_targets),
-		cmocka_unit_test(test_keys), cmocka_unit_test(test_private_and_extra), cmocka_unit_test(test_responses),
+		cmocka_unit_test(test_transparent),
+		cmocka_unit_test(test_hops),
+		cmocka_unit_test(test_targets),
+		cmocka_unit_test(test_keys),
+		cmocka_unit_test(test_private_and_extra),
+		cmocka_unit_test(test_responses),
 		cmocka_unit_test(test_what_is_added),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

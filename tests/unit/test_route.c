@@ -23,17 +23,31 @@ static void test_split(void **state)
 		const char *path; /* NULL: neither form */
 		const char *query;
 	} samples[] = {
-		{"/", "/", ""}, {"/a/b?c=d?e", "/a/b", "?c=d?e"}, {"/a?", "/a", "?"}, {"//a", "//a", ""}, {"/a#b", "/a#b", ""},
-		{"http://h/a?b", "/a", "?b"}, {"HTTPS://h:1/a", "/a", ""}, {"http://h", "/", ""}, {"http://h?q", "/", "?q"},
-		{"http://u@h/a//b", "/a//b", ""}, {"*", NULL, NULL}, {"a/b", NULL, NULL}, {"ftp://h/", NULL, NULL},
-		{"http:///a", NULL, NULL}, {"http://", NULL, NULL}, {"h:443", NULL, NULL}, {"?a", NULL, NULL},
+		{"/", "/", ""},
+		{"/a/b?c=d?e", "/a/b", "?c=d?e"},
+		{"/a?", "/a", "?"},
+		{"//a", "//a", ""},
+		{"/a#b", "/a#b", ""},
+		{"http://h/a?b", "/a", "?b"},
+		{"HTTPS://h:1/a", "/a", ""},
+		{"http://h", "/", ""},
+		{"http://h?q", "/", "?q"},
+		{"http://u@h/a//b", "/a//b", ""},
+		{"*", NULL, NULL},
+		{"a/b", NULL, NULL},
+		{"ftp://h/", NULL, NULL},
+		{"http:///a", NULL, NULL},
+		{"http://", NULL, NULL},
+		{"h:443", NULL, NULL},
+		{"?a", NULL, NULL},
 	};
 	(void)state;
 	for (unsigned i = 0; i < sizeof samples / sizeof samples[0]; i++) {
 		struct http_span path;
 		struct http_span query;
 		bool fine = route_split(SPAN(samples[i].target), &path, &query);
-		if (fine != (samples[i].path != NULL) || (fine && !(is(path, samples[i].path) && is(query, samples[i].query))))
+		if (fine != (samples[i].path != NULL) ||
+			(fine && !(is(path, samples[i].path) && is(query, samples[i].query))))
 			fail_msg("%s", samples[i].target);
 	}
 }
@@ -41,12 +55,41 @@ static void test_split(void **state)
 static void test_dot_segments(void **state)
 {
 	static const char *const dotted[] = {
-		"/.", "/..", "/a/.", "/a/..", "/./a", "/../a", "/a/./b", "/a/../b", "/%2e", "/%2E%2e/a", "/.%2e/a", "/%2e./a",
-		"/a%2f..", "/a%2F%2e%2E%2fb", "/a/..%2fb", "/a%2f.%2Fb", "//../",
+		"/.",
+		"/..",
+		"/a/.",
+		"/a/..",
+		"/./a",
+		"/../a",
+		"/a/./b",
+		"/a/../b",
+		"/%2e",
+		"/%2E%2e/a",
+		"/.%2e/a",
+		"/%2e./a",
+		"/a%2f..",
+		"/a%2F%2e%2E%2fb",
+		"/a/..%2fb",
+		"/a%2f.%2Fb",
+		"//../",
 	};
 	static const char *const plain[] = {
-		"/", "/a", "/...", "/a/.../b", "/.a", "/..a", "/a.", "/a..", "/a../b", "/%2e%2e%2e", "/.well-known", "/a%2e/b",
-		"/%252e%252e/a", "/a%2", "/%2", "/a.b/c..d",
+		"/",
+		"/a",
+		"/...",
+		"/a/.../b",
+		"/.a",
+		"/..a",
+		"/a.",
+		"/a..",
+		"/a../b",
+		"/%2e%2e%2e",
+		"/.well-known",
+		"/a%2e/b",
+		"/%252e%252e/a",
+		"/a%2",
+		"/%2",
+		"/a.b/c..d",
 	};
 	(void)state;
 	for (unsigned i = 0; i < sizeof dotted / sizeof dotted[0]; i++)
@@ -60,10 +103,22 @@ static void test_dot_segments(void **state)
 static void test_reserved(void **state)
 {
 	static const char *const ours[] = {
-		"/", "/index.html", "/static/a.js", "/stats", "/stats/", "/admin", "/api/mappings/a/b", "/auth/login", "/health",
-		"/metrics", "/performance", "/errors", "/.well-known/acme-challenge/x",
+		"/",
+		"/index.html",
+		"/static/a.js",
+		"/stats",
+		"/stats/",
+		"/admin",
+		"/api/mappings/a/b",
+		"/auth/login",
+		"/health",
+		"/metrics",
+		"/performance",
+		"/errors",
+		"/.well-known/acme-challenge/x",
 	};
-	static const char *const others[] = {"/statsx", "/apix/a", "/v1", "/index.htm", "/index.html5", "/a/admin", "/Admin", "//"};
+	static const char *const others[] = {"/statsx", "/apix/a", "/v1", "/index.htm", "/index.html5", "/a/admin",
+		"/Admin", "//"};
 	(void)state;
 	for (unsigned i = 0; i < sizeof ours / sizeof ours[0]; i++)
 		if (!route_is_reserved(SPAN(ours[i])))

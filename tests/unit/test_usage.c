@@ -195,7 +195,8 @@ static size_t encode_raw(const char *text, size_t length, char *out)
 static size_t encode_brotli(const char *text, size_t length, char *out)
 {
 	size_t written = ENCODED_MAX;
-	assert_true(BrotliEncoderCompress(5, 22, BROTLI_MODE_TEXT, length, (const uint8_t *)text, &written, (uint8_t *)out));
+	assert_true(
+		BrotliEncoderCompress(5, 22, BROTLI_MODE_TEXT, length, (const uint8_t *)text, &written, (uint8_t *)out));
 	return written;
 }
 
@@ -210,8 +211,13 @@ static const struct {
 	const char *name;
 	size_t (*encode)(const char *text, size_t length, char *out);
 } codings[] = {
-	{"gzip", encode_gzip}, {"x-gzip", encode_gzip}, {"GZIP", encode_members}, {"deflate", encode_zlib},
-	{"deflate", encode_raw}, {"br", encode_brotli}, {"zstd", encode_zstd},
+	{"gzip", encode_gzip},
+	{"x-gzip", encode_gzip},
+	{"GZIP", encode_members},
+	{"deflate", encode_zlib},
+	{"deflate", encode_raw},
+	{"br", encode_brotli},
+	{"zstd", encode_zstd},
 };
 
 static void test_codings(void **state)
@@ -328,11 +334,20 @@ static void test_deep(void **state)
 static void test_which(void **state)
 {
 	static const char *const none[][2] = {
-		{"", ""}, {"text/html", ""}, {"application/octet-stream", ""}, {"image/png", "gzip"}, {"text/plain; a=json", ""},
-		{JSON, "compress"}, {JSON, "gzip, br"}, {EVENTS, "unknown"},
+		{"", ""},
+		{"text/html", ""},
+		{"application/octet-stream", ""},
+		{"image/png", "gzip"},
+		{"text/plain; a=json", ""},
+		{JSON, "compress"},
+		{JSON, "gzip, br"},
+		{EVENTS, "unknown"},
 	};
 	static const char *const some[][2] = {
-		{"application/json", ""}, {"APPLICATION/JSON", "identity"}, {"application/vnd.x+json", "BR"}, {"Text/Event-Stream", "zstd"},
+		{"application/json", ""},
+		{"APPLICATION/JSON", "identity"},
+		{"application/vnd.x+json", "BR"},
+		{"Text/Event-Stream", "zstd"},
 	};
 	(void)state;
 	for (unsigned i = 0; i < sizeof none / sizeof none[0]; i++)
@@ -358,9 +373,15 @@ static void test_a_quiet_stream_is_cheap(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_answers), cmocka_unit_test(test_every_two_pieces), cmocka_unit_test(test_codings),
-		cmocka_unit_test(test_long_answers), cmocka_unit_test(test_bombs), cmocka_unit_test(test_corrupt),
-		cmocka_unit_test(test_deep), cmocka_unit_test(test_which), cmocka_unit_test(test_a_quiet_stream_is_cheap),
+		cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_every_two_pieces),
+		cmocka_unit_test(test_codings),
+		cmocka_unit_test(test_long_answers),
+		cmocka_unit_test(test_bombs),
+		cmocka_unit_test(test_corrupt),
+		cmocka_unit_test(test_deep),
+		cmocka_unit_test(test_which),
+		cmocka_unit_test(test_a_quiet_stream_is_cheap),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

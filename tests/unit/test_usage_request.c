@@ -93,7 +93,9 @@ static void test_estimates(void **state)
 {
 	(void)state;
 	assert_in_range(read_whole("{}").input_estimate, 1, 1);
-	assert_in_range(read_whole("{\"messages\":[{\"role\":\"user\",\"content\":\"Hello there, how are you?\"}]}").input_estimate, 7, 16);
+	assert_in_range(read_whole("{\"messages\":[{\"role\":\"user\",\"content\":\"Hello there, how are you?\"}]}")
+						.input_estimate,
+		7, 16);
 	assert_in_range(estimate_of("", "abcde fgh ", 40000), 10000, 10010);
 	assert_in_range(estimate_of("", "x", 40000), 10000, 10010);
 	assert_in_range(estimate_of("", BASE64, 400), 100, 110);
@@ -120,7 +122,8 @@ static void test_first_parts(void **state)
 	assert_false(r.is_json);
 	assert_in_range(r.input_estimate, 1, 2000);
 	for (size_t length = 0; length < 60; length++) {
-		usage_request_read("{\"stream\":true,\"max_tokens\":12345,\"n\":2,\"messages\":[{\"a\":\"b\"}]}", length, false, 100, &r);
+		usage_request_read("{\"stream\":true,\"max_tokens\":12345,\"n\":2,\"messages\":[{\"a\":\"b\"}]}", length,
+			false, 100, &r);
 		assert_true(r.max_output_tokens == 0 || r.max_output_tokens == 12345 || r.max_output_tokens == 24690);
 	}
 }
@@ -136,7 +139,8 @@ struct change {
 
 static const struct change changes[] = {
 	{"{\"stream\":true,\"messages\":[]}", "{" ASKED ",\"stream\":true,\"messages\":[]}"},
-	{" {\n \"messages\" : \"\\u00e4 {\", \"stream\" : true }\n", " {" ASKED ",\n \"messages\" : \"\\u00e4 {\", \"stream\" : true }\n"},
+	{" {\n \"messages\" : \"\\u00e4 {\", \"stream\" : true }\n",
+		" {" ASKED ",\n \"messages\" : \"\\u00e4 {\", \"stream\" : true }\n"},
 	{"{\"prompt\":\"x\",\"stream\":true}", "{" ASKED ",\"prompt\":\"x\",\"stream\":true}"},
 	{"{\"messages\":[],\"stream\":true,\"stream_options\":{}}", "{\"messages\":[],\"stream\":true," ASKED "}"},
 	{"{\"messages\":[],\"stream\":true,\"stream_options\":{ }}",
@@ -190,8 +194,11 @@ static void test_include(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_limits), cmocka_unit_test(test_stream), cmocka_unit_test(test_estimates),
-		cmocka_unit_test(test_first_parts), cmocka_unit_test(test_include),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_stream),
+		cmocka_unit_test(test_estimates),
+		cmocka_unit_test(test_first_parts),
+		cmocka_unit_test(test_include),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
