@@ -179,6 +179,7 @@ bool exchange_should_fail_over(struct exchange *ex, unsigned status)
 	return m && m->admission.key && !m->no_more_keys && ex->keeping && is_key_failure(status);
 }
 
+/* 0: the vendor said nothing that can be read; "now" is one millisecond. */
 static uint64_t retry_after_ms(const struct http_head *answer)
 {
 	const struct http_field *f = answer ? http_find(answer, HTTP_RETRY_AFTER) : NULL;
@@ -190,10 +191,12 @@ static uint64_t retry_after_ms(const struct http_head *answer)
 	char *end;
 	double seconds = strtod(text, &end);
 	if (!*end)
-		return seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000) : 0;
+		return seconds >= 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000) + !(seconds * 1000 >= 1) : 0;
 	time_t at = curl_getdate(text, NULL);
 	time_t now = time(NULL);
-	return at > now ? (uint64_t)(at - now) * 1000 : 0;
+	if (at == -1)
+		return 0;
+	return at > now ? (uint64_t)(at - now) * 1000 : 1;
 }
 
 static void count_attempt(struct exchange *ex, unsigned status)

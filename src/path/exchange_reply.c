@@ -114,7 +114,8 @@ static enum step begin_answer(struct exchange *ex, const struct http_head *head)
 		ex->down.chunked = ex->reusable = false;
 	if (!write_head(ex, head))
 		return exchange_fail(ex, PROBLEM_OUT_OF_MEMORY, NULL);
-	if (!ex->internal && ex->plane->settings->stats_enabled && !ex->tunnel)
+	/* A managed request is settled by what it used, whether figures are shown or not. */
+	if (!ex->internal && !ex->tunnel && (ex->plane->settings->stats_enabled || ex->managed))
 		ex->tap = usage_tap_new(value_of(head, HTTP_CONTENT_TYPE), value_of(head, HTTP_CONTENT_ENCODING));
 	exchange_report_key(ex, head);
 	ex->began = true;

@@ -122,7 +122,8 @@ static void fill_managed(struct exchange *ex, struct rewrite_request *r, char *q
 	if (m->auth_required && ex->query.length) {
 		size_t length = identity_scrub_query(ex->query.at + 1, ex->query.length - 1, query + 1);
 		query[0] = '?';
-		r->query = (struct http_span){query, length ? length + 1 : 0};
+		if (length + 1 < ex->query.length) /* else nothing was taken out: also a bare "?" goes on */
+			r->query = (struct http_span){query, length ? length + 1 : 0};
 	}
 	if (key) {
 		struct dialect_key_place place = dialect_key_place(m->dialect);
