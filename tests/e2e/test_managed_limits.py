@@ -1,0 +1,475 @@
+"""Concurrency and the three windows, over nodes (contract, section 4, Admission 1 and 2)."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+
+import pytest
+
+from support.managed import (
+    CHAT, GENERATE, MESSAGES, WINDOW, Held, Nodes, ask, at_once, bearer, chat_body, fault_of, login, most_in_window,
+)
+from support.process import eventually
+from support.vendor import Fault, Reply, Vendor
+from support.wire import RawServer
+
+REFUSED = (429, "rate_limit")
+FAMILIES = ("requests", "input-tokens", "output-tokens")
+
+
+@pytest.fixture(scope="module")
+def pair():
+    with Nodes(2) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def guarded(pair, vendor):
+    return pair.map(vendor.url, auth="required")
+
+
+def figure(answer, what: str, family: str = "requests") -> int:
+    return int(answer.header(f"x-apiproxy-{what}-{family}"))
+
+
+def statuses(answers) -> dict:
+    found: dict = {}
+    for answer in answers:
+        found[fault_of(answer)] = found.get(fault_of(answer), 0) + 1
+    return found
+
+
+# -- concurrency
+
+
+def test_concurrency_over_both_nodes(pair, vendor, guarded):
+    vendor.script(*[Fault("stall_before_head")] * 2)
+    key = pair.client(max_concurrency=2)
+    held = [Held(pair[0], guarded, key), Held(pair[1], guarded, key)]
+    vendor.wait(2)
+    for node in pair:
+        answer = node.get(guarded + "/x", bearer(key))
+        assert fault_of(answer) == (429, "concurrency_limit")
+        assert int(answer.header("retry-after")) >= 1
+        assert answer.json()["error"]["code"] == "concurrency_limit"
+    assert len(vendor.received) == 2
+    held[0].close()
+    eventually(lambda: pair[1].get(guarded + "/x", bearer(key)).status == 200, 2)
+    held[1].close()
+
+
+def test_concurrency_under_parallel_load(pair, vendor, guarded):
+    """Never more than the limit at the vendor at any moment."""
+    key, lock, active, most = pair.client(max_concurrency=3), threading.Lock(), [0], [0]
+
+    def slow(connection, received):
+        with lock:
+            active[0] += 1
+            most[0] = max(most[0], active[0])
+        time.sleep(0.03)
+        with lock:
+            active[0] -= 1
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    vendor.script(*[slow] * 200)
+    answers = at_once([lambda n=n: pair[n % 2].get(guarded + "/x", bearer(key)) for n in range(120)], 24)
+    assert set(statuses(answers)) == {(200, None), (429, "concurrency_limit")}
+    assert most[0] == 3
+
+
+def test_concurrency_of_a_user_is_over_all_its_tokens(vendor):
+    with Nodes(1, API_PROXY_LOGIN_CACHE_SECONDS="0") as nodes:
+        prefix, username = nodes.map(vendor.url, auth="required"), nodes.user(max_concurrency=1)
+        first = login(nodes[0], username).json()["token"]
+        time.sleep(1.1)
+        second = login(nodes[0], username).json()["token"]
+        assert first != second
+        vendor.script(Fault("stall_before_head"))
+        held = Held(nodes[0], prefix, first)
+        vendor.wait(1)
+        assert fault_of(nodes[0].get(prefix + "/x", bearer(second))) == (429, "concurrency_limit")
+        held.close()
+
+
+@pytest.mark.parametrize("fault", ["close_before_head", "reset_before_head", "close_in_body", "reset_in_body", "garbage"])
+def test_place_of_a_failed_request_is_free_again(pair, vendor, guarded, fault):
+    key = pair.client(max_concurrency=1)
+    for _ in range(3):
+        vendor.script(Fault(fault))
+        try:
+            assert pair[0].get(guarded + "/x", bearer(key)).status in (200, 502)
+        except Exception as error:
+            assert "cut" in str(error)
+        eventually(lambda: pair[0].get(guarded + "/x", bearer(key)).status == 200, 1)
+
+
+def test_place_is_free_when_the_answer_has_ended(pair, guarded):
+    key = pair.client(max_concurrency=1)
+    client = pair[0].connect()
+    for _ in range(30):
+        assert client.request("GET", guarded + "/x", bearer(key)).status == 200
+
+
+def test_no_limit_is_no_limit(pair, guarded):
+    key = pair.client(rpm=0, max_concurrency=0)
+    answers = at_once([lambda n=n: pair[n % 2].get(guarded + "/x", bearer(key)) for n in range(50)])
+    assert statuses(answers) == {(200, None): 50}
+    assert answers[0].header("x-apiproxy-limit-requests") is None
+
+
+@pytest.mark.timeout(120)
+def test_places_of_a_killed_node_are_free_within_a_minute(vendor):
+    with Nodes(2) as nodes:
+        prefix, key = nodes.map(vendor.url, auth="required"), nodes.client(max_concurrency=2)
+        vendor.script(*[Fault("stall_before_head")] * 2)
+        held = [Held(nodes[0], prefix, key) for _ in range(2)]
+        vendor.wait(2)
+        nodes[0].kill()
+        killed = time.monotonic()
+        assert fault_of(nodes[1].get(prefix + "/x", bearer(key))) == (429, "concurrency_limit")
+        eventually(lambda: nodes[1].get(prefix + "/x", bearer(key)).status == 200, 60 - (time.monotonic() - killed), 0.5)
+        for request in held:
+            request.close()
+
+
+@pytest.mark.timeout(120)
+def test_place_of_a_long_request_is_kept(vendor):
+    """What frees a dead node's places takes none from a request that only lasts."""
+    with Nodes(2) as nodes:
+        prefix, key = nodes.map(vendor.url, auth="required"), nodes.client(max_concurrency=1)
+        vendor.script(Fault("stall_before_head"))
+        held = Held(nodes[0], prefix, key)
+        vendor.wait(1)
+        deadline = time.monotonic() + 40
+        while time.monotonic() < deadline:
+            assert fault_of(nodes[1].get(prefix + "/x", bearer(key))) == (429, "concurrency_limit")
+            time.sleep(1)
+        held.close()
+        eventually(lambda: nodes[1].get(prefix + "/x", bearer(key)).status == 200, 2)
+
+
+# -- requests per minute
+
+
+def test_rpm_is_exact_over_both_nodes(pair, vendor, guarded):
+    key = pair.client(rpm=25)
+    answers = at_once([lambda n=n: pair[n % 2].get(guarded + "/x", bearer(key)) for n in range(100)], 25)
+    assert statuses(answers) == {(200, None): 25, REFUSED: 75}
+    assert len(vendor.received) == 25
+
+
+def test_refusal_tells_the_truth(pair, guarded):
+    key = pair.client(rpm=3)
+    began = time.time()
+    remaining = []
+    for n in range(3):
+        answer = pair[n % 2].get(guarded + "/x", bearer(key))
+        assert (answer.status, figure(answer, "limit")) == (200, 3)
+        assert 0 <= figure(answer, "reset") <= 60
+        remaining.append(figure(answer, "remaining"))
+    assert remaining == [2, 1, 0]
+    refused = pair[0].get(guarded + "/x", bearer(key))
+    assert fault_of(refused) == REFUSED
+    assert (figure(refused, "limit"), figure(refused, "remaining")) == (3, 0)
+    free_in = began + WINDOW - time.time()
+    assert free_in - 2 <= int(refused.header("retry-after")) <= 60
+    assert free_in - 2 <= figure(refused, "reset") <= 60
+
+
+def test_windows_belong_to_the_client_not_to_the_mapping(pair, vendor, guarded):
+    key, other = pair.client(rpm=2), pair.map(vendor.url, auth="required")
+    assert pair[0].get(guarded + "/x", bearer(key)).status == 200
+    assert pair[1].get(other + "/x", bearer(key)).status == 200
+    assert fault_of(pair[0].get(other + "/x", bearer(key))) == REFUSED
+    assert pair[0].get(other + "/x", bearer(pair.client(rpm=2))).status == 200
+
+
+def test_windows_of_a_user(pair, guarded):
+    token = login(pair[0], pair.user(rpm=2)).json()["token"]
+    answers = at_once([lambda n=n: pair[n % 2].get(guarded + "/x", bearer(token)) for n in range(8)], 8)
+    assert statuses(answers) == {(200, None): 2, REFUSED: 6}
+
+
+def test_limit_is_changed_while_it_runs(pair, guarded):
+    id, key = pair.client_with_id(rpm=1)
+    assert pair[0].get(guarded + "/x", bearer(key)).status == 200
+    assert pair[0].get(guarded + "/x", bearer(key)).status == 429
+    pair.change(f"/api/clients/{id}", rpm=2)
+    assert pair[1].get(guarded + "/x", bearer(key)).status == 200
+    assert pair[1].get(guarded + "/x", bearer(key)).status == 429
+    pair.change(f"/api/clients/{id}", rpm=0)
+    assert pair[1].get(guarded + "/x", bearer(key)).status == 200
+
+
+def test_what_never_reached_a_vendor_is_given_back(pair):
+    with RawServer() as gone:
+        url = gone.url
+    prefix, key = pair.map(url, auth="required"), pair.client(rpm=2)
+    for _ in range(6):
+        assert fault_of(pair[0].get(prefix + "/x", bearer(key))) == (502, "upstream_error")
+        time.sleep(0.03)
+
+
+def test_refusals_take_nothing(pair, guarded):
+    """A refused request does not count as one, at whichever stage it is refused."""
+    key = pair.client(rpm=5, output_tpm=100)
+    body = chat_body(max_tokens=101)
+    for _ in range(10):
+        assert fault_of(ask(pair[0], guarded, key, body)) == REFUSED
+    answer = ask(pair[0], guarded, key, chat_body(max_tokens=1))
+    assert answer.status == 200 and figure(answer, "remaining") == 4
+
+
+def test_malformed_and_unknown_requests_take_nothing(pair, guarded):
+    key = pair.client(rpm=2)
+    for _ in range(3):
+        assert pair[0].get(guarded + "/../x", bearer(key)).status == 400
+        assert pair[0].get("/unknown", bearer(key)).status == 404
+    assert pair[0].get(guarded + "/x", bearer(key)).header("x-apiproxy-remaining-requests") == "1"
+
+
+@pytest.mark.timeout(150)
+def test_no_window_ever_has_one_too_many():
+    """Real load over two nodes for more than a window, judged by the vendor's own clock."""
+    limit, ends = 40, time.monotonic() + 75
+    with Vendor() as vendor, Nodes(3) as nodes:
+        prefix, key = nodes.map(vendor.url, auth="required"), nodes.client(rpm=limit)
+        lies = []
+
+        def load(n: int):
+            """Bursts, as fast as they go, then a pause until what retry-after said is nearly over."""
+            client, node = None, nodes[n % 3]
+            while time.monotonic() < ends:
+                client = client or node.connect()
+                answer = client.request("GET", prefix + "/x", bearer(key))
+                if answer.status == 429:
+                    wait = int(answer.header("retry-after"))
+                    lies.append(wait) if not 1 <= wait <= 60 else None
+                    time.sleep(min(0.3 + n / 20, wait))
+
+        at_once([lambda n=n: load(n) for n in range(9)], 9)
+        times = [r.at for r in vendor.received]
+        assert not lies
+        # An arrival is stamped some milliseconds after its admission: that may move it into the next window, not hide it.
+        assert most_in_window(times, WINDOW - 0.25) <= limit
+        second = [at for at in times if at >= times[0] + WINDOW]
+        assert len(second) >= limit * 0.99, "and not needlessly few"
+
+
+@pytest.mark.timeout(120)
+def test_retry_after_is_neither_too_short_nor_too_long(pair, guarded):
+    key = pair.client(rpm=1)
+    assert pair[0].get(guarded + "/x", bearer(key)).status == 200
+    time.sleep(50)
+    refused = pair[1].get(guarded + "/x", bearer(key))
+    wait = int(refused.header("retry-after"))
+    assert refused.status == 429 and 8 <= wait <= 11
+    time.sleep(wait - 1.5)
+    assert pair[0].get(guarded + "/x", bearer(key)).status == 429
+    time.sleep(1.5)
+    assert pair[0].get(guarded + "/x", bearer(key)).status == 200
+
+
+# -- tokens
+
+
+def test_output_is_reserved_by_the_requests_own_maximum(pair, vendor, guarded):
+    key = pair.client(output_tpm=100)
+    vendor.script(Fault("stall_before_head"))
+    client = pair[0].connect()
+    body = chat_body(max_tokens=60)
+    client.send(f"POST {guarded}{CHAT} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    vendor.wait(1)
+    refused = ask(pair[1], guarded, key, chat_body(max_tokens=41))
+    assert fault_of(refused) == REFUSED
+    assert figure(refused, "limit", "output-tokens") == 100 and figure(refused, "remaining", "output-tokens") == 40
+    answer = ask(pair[1], guarded, key, chat_body(max_tokens=40))
+    assert answer.status == 200 and figure(answer, "remaining", "output-tokens") == 0
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "path,body",
+    [
+        (CHAT, {"messages": [], "max_tokens": 90}),
+        (CHAT, {"messages": [], "max_completion_tokens": 90}),
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 90}),
+        (MESSAGES, {"messages": [], "max_tokens": 90}),
+        (GENERATE, {"contents": [], "generationConfig": {"maxOutputTokens": 90}}),
+        (GENERATE, {"contents": [], "generation_config": {"maxOutputTokens": 90}}),
+    ],
+)
+def test_names_of_the_maximum(pair, guarded, path, body):
+    answer = ask(pair[0], guarded, pair.client(output_tpm=100), json.dumps(body).encode(), path)
+    assert answer.status == 200 and figure(answer, "remaining", "output-tokens") == 10
+
+
+def test_reserve_of_the_mapping(pair, vendor):
+    prefix, key = pair.map(vendor.url, auth="required", reserve_output_tokens=70), pair.client(output_tpm=100)
+    assert figure(ask(pair[0], prefix, key), "remaining", "output-tokens") == 30
+    answer = ask(pair[0], prefix, key, chat_body(max_tokens=20))
+    assert figure(answer, "remaining", "output-tokens") == 100 - 20 - vendor.output_tokens, "its own maximum is the request's"
+
+
+def test_settled_with_what_the_vendor_reports(pair, vendor, guarded):
+    key = pair.client(output_tpm=1000, input_tpm=1000)
+    vendor.input_tokens, vendor.output_tokens = 123, 45
+    assert ask(pair[0], guarded, key, chat_body(max_tokens=900)).status == 200
+
+    def settled():
+        answer = pair[1].get(guarded + "/x", bearer(key))
+        return figure(answer, "remaining", "output-tokens") == 1000 - 45 and figure(answer, "remaining", "input-tokens") <= 1000 - 123
+
+    eventually(settled, 3)
+
+
+def test_settlement_above_the_reservation_stops_admission(pair, vendor, guarded):
+    key = pair.client(output_tpm=50)
+    vendor.output_tokens = 500
+    assert ask(pair[0], guarded, key, chat_body(max_tokens=10)).status == 200
+    eventually(lambda: fault_of(ask(pair[1], guarded, key, chat_body(max_tokens=1))) == REFUSED, 3)
+    refused = ask(pair[1], guarded, key, chat_body(max_tokens=1))
+    assert figure(refused, "remaining", "output-tokens") == 0 and int(refused.header("retry-after")) > 50
+    assert fault_of(ask(pair[0], guarded, key)) == REFUSED, "no maximum named: stopped as well"
+
+
+def test_input_is_reserved_by_an_estimate(pair, vendor, guarded):
+    key = pair.client(input_tpm=100)
+    vendor.script(Fault("stall_before_head"))
+    client = pair[0].connect()
+    body = json.dumps({"messages": [{"role": "user", "content": "word " * 60}]}).encode()
+    client.send(f"POST {guarded}{CHAT} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    vendor.wait(1)
+    refused = ask(pair[1], guarded, key, body)
+    assert fault_of(refused) == REFUSED
+    assert 10 <= figure(refused, "remaining", "input-tokens") <= 70, "60 words are 40 to 90 tokens"
+    client.close()
+
+
+def test_one_request_over_the_whole_limit_is_refused(pair, vendor, guarded):
+    key = pair.client(output_tpm=10)
+    answer = ask(pair[0], guarded, key, chat_body(max_tokens=11))
+    assert fault_of(answer) == REFUSED and 1 <= int(answer.header("retry-after")) <= 60
+    assert not vendor.received
+
+
+def test_reservations_under_parallel_load_never_exceed(pair, vendor, guarded):
+    key = pair.client(output_tpm=1000)
+    vendor.output_tokens = 100
+    answers = at_once([lambda n=n: ask(pair[n % 2], guarded, key, chat_body(max_tokens=100)) for n in range(40)], 20)
+    assert statuses(answers) == {(200, None): 10, REFUSED: 30}
+
+
+@pytest.mark.parametrize("fault", [Reply(400), Reply(500), Reply(429), Fault("close_before_head"), Fault("garbage")])
+def test_failing_requests_give_tokens_back(pair, vendor, guarded, fault):
+    key = pair.client(output_tpm=100, input_tpm=1000)
+    for _ in range(4):
+        vendor.script(fault)
+        assert ask(pair[0], guarded, key, chat_body(max_tokens=90)).status in (400, 429, 500, 502)
+        eventually(lambda: pair[0].api("GET", "/health").status == 200, 1)
+        time.sleep(0.05)
+    answer = ask(pair[1], guarded, key, chat_body(max_tokens=90))
+    assert answer.status == 200 and figure(answer, "remaining", "output-tokens") == 10
+
+
+def test_stream_is_settled(pair, vendor, guarded):
+    key = pair.client(output_tpm=1000)
+    body = chat_body(max_tokens=900, stream=True, stream_options={"include_usage": True})
+    assert ask(pair[0], guarded, key, body).status == 200
+    left = lambda: figure(pair[1].get(guarded + "/x", bearer(key)), "remaining", "output-tokens")  # noqa: E731
+    eventually(lambda: left() == 1000 - vendor.output_tokens, 3)
+
+
+def test_windows_settle_without_figures(vendor):
+    with Nodes(1, API_PROXY_STATS="off") as nodes:
+        prefix, key = nodes.map(vendor.url, auth="required"), nodes.client(output_tpm=1000)
+        assert ask(nodes[0], prefix, key, chat_body(max_tokens=900)).status == 200
+        left = lambda: figure(nodes[0].get(prefix + "/x", bearer(key)), "remaining", "output-tokens")  # noqa: E731
+        eventually(lambda: left() == 1000 - vendor.output_tokens, 3)
+
+
+# -- headers
+
+
+def test_every_managed_response_says_its_figures(pair, vendor, guarded):
+    key = pair.client(rpm=100, input_tpm=10000, output_tpm=20000)
+    vendor.script(None, Reply(404), Fault("close_before_head"))
+    for status in (200, 404, 502, 200):
+        answer = ask(pair[0], guarded, key)
+        assert answer.status == status
+        for what in ("limit", "remaining", "reset"):
+            for family in FAMILIES:
+                assert figure(answer, what, family) >= 0
+        assert [figure(answer, "limit", f) for f in FAMILIES] == [100, 10000, 20000]
+        assert all(figure(answer, "reset", f) <= 60 for f in FAMILIES)
+
+
+def test_vendors_own_headers_pass_unchanged(pair, vendor, guarded):
+    vendor.headers = {"x-ratelimit-remaining-requests": "41", "anthropic-ratelimit-tokens-remaining": "7", "retry-after": "9"}
+    answer = ask(pair[0], guarded, pair.client(rpm=5))
+    assert answer.head.all("x-ratelimit-remaining-requests") == ["41"] and answer.header("anthropic-ratelimit-tokens-remaining") == "7"
+    assert answer.header("retry-after") == "9" and "x-ratelimit-limit-requests" not in answer.head
+
+
+def spent(pair, vendor, dialect: str):
+    prefix, key = pair.map(vendor.url, auth="required", dialect=dialect), pair.client(rpm=1, input_tpm=1000, output_tpm=500)
+    assert ask(pair[0], prefix, key, chat_body(max_tokens=100)).status == 200
+    answer = ask(pair[1], prefix, key, chat_body(max_tokens=100))
+    assert fault_of(answer) == REFUSED
+    return answer
+
+
+def test_openai_limit_headers(pair, vendor):
+    answer = spent(pair, vendor, "openai")
+    assert (answer.header("x-ratelimit-limit-requests"), answer.header("x-ratelimit-remaining-requests")) == ("1", "0")
+    for family in ("requests", "tokens"):
+        assert int(answer.header(f"x-ratelimit-limit-{family}")) > 0 and int(answer.header(f"x-ratelimit-remaining-{family}")) >= 0
+        assert re.fullmatch(r"(\d+h)?(\d+m)?(\d+(\.\d+)?s)?|\d+ms", answer.header(f"x-ratelimit-reset-{family}"))
+    assert answer.json()["error"]["code"] == "rate_limit"
+
+
+def test_anthropic_limit_headers(pair, vendor):
+    answer = spent(pair, vendor, "anthropic")
+    for family, limit in zip(FAMILIES, (1, 1000, 500)):
+        assert int(answer.header(f"anthropic-ratelimit-{family}-limit")) == limit
+        assert 0 <= int(answer.header(f"anthropic-ratelimit-{family}-remaining")) <= limit
+        reset = time.strptime(answer.header(f"anthropic-ratelimit-{family}-reset"), "%Y-%m-%dT%H:%M:%SZ")
+        assert -2 <= __import__("calendar").timegm(reset) - time.time() <= 62
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_gemini_retry_info(pair, vendor):
+    answer = spent(pair, vendor, "gemini")
+    error = answer.json()["error"]
+    assert (error["code"], error["status"]) == (429, "RESOURCE_EXHAUSTED")
+    info = next(d for d in error["details"] if d["@type"] == "type.googleapis.com/google.rpc.RetryInfo")
+    assert info["retryDelay"] == answer.header("retry-after") + "s"
+
+
+# -- what is left in Redis
+
+
+def test_limiter_keys_expire_and_carry_hash_tags(pair, vendor, guarded):
+    prefix = pair.map(vendor.url, auth="required", pool=pair.pool("expiring", max_requests_per_minute=5), queue={"rate_per_second": 50, "capacity": 5, "timeout_seconds": 2})
+    id, key = pair.client_with_id(rpm=10, input_tpm=1000, output_tpm=1000, max_concurrency=2)
+    assert ask(pair[0], prefix, key).status == 200
+    redis = pair.redis.client
+    kept = {"apiproxy:mappings", "apiproxy:keys", "apiproxy:clients", "apiproxy:users"}
+    limiter = [k for k in redis.scan_iter("apiproxy:limit:*", count=1000)]
+    assert any(k.startswith(f"apiproxy:limit:{{{id}}}:") for k in limiter)
+    assert all(re.match(r"apiproxy:limit:\{[^{}]+\}:", k) for k in limiter)
+    for stored in limiter:
+        assert redis.ttl(stored) > 0, stored
+    assert kept <= set(redis.scan_iter(count=1000)) | {"apiproxy:users"}
+
+
+def test_memory_of_a_large_window_is_bounded(pair, vendor):
+    prefix, (id, key) = pair.map(vendor.url, auth="required"), pair.client_with_id(rpm=1_000_000)
+    client = pair[0].connect()
+    for _ in range(300):
+        assert client.request("GET", prefix + "/x", bearer(key)).status == 200
+    redis = pair.redis.client
+    assert sum(redis.memory_usage(k) or 0 for k in redis.scan_iter(f"apiproxy:limit:{{{id}}}:*", count=1000)) < 300_000
