@@ -22,7 +22,7 @@
 #include "path/admission_window.h"
 
 enum { ADMISSION_NAME_MAX = 256, ADMISSION_LEASE_MS = 45000, ADMISSION_RENEW_MS = 15000, ADMISSION_CANDIDATES = 4,
-	ADMISSION_DEADLINE_MS = 250, ADMISSION_WORKER_ID = 8, ADMISSION_QUEUE_GUARD_MS = 10 };
+	ADMISSION_DEADLINE_MS = 250, ADMISSION_WORKER_ID = 8, ADMISSION_QUEUE_GUARD_MS = 25 };
 
 /* ---- names: a chained hash of items that begin with struct admission_item ---- */
 

@@ -16,6 +16,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "path"
 SPAN, LEASE, RENEW = 60_000, 45_000, 15_000
+SECOND = 1_025  # and what the way to the vendor may add
 ADMITTED, CONCURRENCY, RATE, QUEUE_FULL, KEYS_LIMITED, NO_KEY, WAITS = range(7)
 
 
@@ -235,7 +236,7 @@ def test_places_of_the_dead_come_free_and_those_of_the_living_do_not(scripts, se
 def test_a_queue_never_starts_more_than_its_rate(scripts, rate):
     rng = random.Random(str(rate))
     starts = max(1, math.floor(rate))
-    span = 1010 if rate >= 1 else math.ceil(1000 / rate) + 10
+    span = SECOND if rate >= 1 else math.ceil(1000 / rate) + 25
     capacity, patience = 12, 4000
     waiting, begun, refused = {}, [], 0
     for step in range(2500):
@@ -273,29 +274,29 @@ def test_a_queue_never_starts_more_than_its_rate(scripts, rate):
 def test_a_queue_under_load_wastes_nothing(scripts):
     starts, begun = 4, []
     for _ in range(600):
-        answer = scripts.admit(queue=(starts, 1010, 1000, 3000))
+        answer = scripts.admit(queue=(starts, SECOND, 1000, 3000))
         if answer.verdict == ADMITTED:
             begun.append(scripts.now)
         elif answer.start:
             begun.append(answer.start)
         scripts.now += 100
     assert most_in_any(sorted(begun), 1000) == starts
-    assert len(begun) >= 0.99 * starts * 60
+    assert len(begun) >= 0.97 * starts * 60
 
 
 def test_refusals_take_nothing(scripts):
     """A request that a later stage refuses has not been counted by an earlier one."""
     keys = (("k1", 1),)
-    assert scripts.admit(limits=(10, 0, 0), places=5, queue=(5, 1010, 2, 1000), candidates=keys).verdict == ADMITTED
+    assert scripts.admit(limits=(10, 0, 0), places=5, queue=(5, SECOND, 2, 1000), candidates=keys).verdict == ADMITTED
     before = {k: scripts.redis.dump(k) for k in scripts.redis.keys("apiproxy:*")}
     for _ in range(20):
-        assert scripts.admit(limits=(10, 0, 0), places=5, queue=(5, 1010, 2, 1000), candidates=keys).verdict == KEYS_LIMITED
+        assert scripts.admit(limits=(10, 0, 0), places=5, queue=(5, SECOND, 2, 1000), candidates=keys).verdict == KEYS_LIMITED
     assert {k: scripts.redis.dump(k) for k in scripts.redis.keys("apiproxy:*")} == before
     for _ in range(6):
-        last = scripts.admit(limits=(10, 0, 0), queue=(1, 1010, 2, 0))
+        last = scripts.admit(limits=(10, 0, 0), queue=(1, SECOND, 2, 0))
     assert last.verdict == QUEUE_FULL
     before = {k: scripts.redis.dump(k) for k in scripts.redis.keys("apiproxy:*")}
-    assert scripts.admit(limits=(10, 0, 0), queue=(1, 1010, 2, 0)).verdict == QUEUE_FULL
+    assert scripts.admit(limits=(10, 0, 0), queue=(1, SECOND, 2, 0)).verdict == QUEUE_FULL
     assert {k: scripts.redis.dump(k) for k in scripts.redis.keys("apiproxy:*")} == before
 
 

@@ -12,6 +12,7 @@ from support.gateway import Gateway
 from support.redis_server import Redis
 from support.vendor import Reply, Vendor
 
+pytestmark = pytest.mark.concurrency
 _numbers = itertools.count()
 
 
@@ -176,7 +177,7 @@ def test_a_queue_paces_over_two_nodes(nodes, vendor):
     assert all(code(a) == (429, "queue_full") and int(a.header("retry-after")) >= 1 for a in answers if a.status == 429)
     times = sorted(r.at for r in vendor.received)
     assert len(times) == 10
-    assert all(later - first >= 0.99 for first, later in zip(times, times[4:]))
+    assert all(later - first >= 0.95 for first, later in zip(times, times[4:]))
 
 
 def test_who_waits_too_long_and_who_hangs_up(nodes, vendor):
@@ -269,10 +270,10 @@ def test_a_redis_that_hangs(vendor, policy):
         redis.freeze()
         began = time.monotonic()
         first = ask(gateway, prefix, busy)
-        assert time.monotonic() - began < 0.6
+        assert time.monotonic() - began < 0.9
         began = time.monotonic()
         answers = [ask(gateway, prefix, key) for _ in range(6)]
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 1.2
         if policy == "local":
             assert [first.status, *(a.status for a in answers)] == [200] * 5 + [429] * 2
         elif policy == "allow":
