@@ -183,8 +183,9 @@ static const struct json_reader include_reader = {
 
 static bool is_empty_object(const char *at, const char *end)
 {
-	for (at++; at < end && (*at == ' ' || *at == '\t' || *at == '\r' || *at == '\n'); at++)
-		;
+	do
+		at++;
+	while (at < end && (unsigned char)*at <= ' '); /* parsers are lenient about blanks */
 	return at < end && *at == '}';
 }
 

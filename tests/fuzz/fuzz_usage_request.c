@@ -20,9 +20,13 @@ static void check_read(const char *body, size_t length, bool whole, uint64_t tot
 
 static bool is_valid(const char *body, size_t length)
 {
-	cJSON *root = cJSON_ParseWithLength(body, length);
+	char *text = strndup(body, length);
+	CHECK(text);
+	cJSON *root = strlen(text) == length ? cJSON_ParseWithOpts(text, NULL, true) : NULL;
+	bool valid = root != NULL;
 	cJSON_Delete(root);
-	return root;
+	free(text);
+	return valid;
 }
 
 static void check_include(const char *body, size_t length)
