@@ -34,6 +34,7 @@ struct usage_tap {
 	struct usage_decoder *decoder;
 	struct json_scan scan;
 	uint64_t text_bytes;
+	uint64_t event_bytes; /* seen of an event stream */
 	uint32_t fields[FIELD_COUNT];
 	uint32_t first_output; /* Anthropic's message_start: a beginning, no result */
 	uint16_t seen;         /* a bit for each field */
@@ -123,7 +124,7 @@ static const char *start_line(struct usage_tap *t, const char *at, const char *e
 	return at;
 }
 
-static void take_events(struct usage_tap *t, const char *at, const char *end)
+static void take_lines(struct usage_tap *t, const char *at, const char *end)
 {
 	while (at < end) {
 		bool second = t->after_cr && *at == '\n';
@@ -147,6 +148,103 @@ static void take_events(struct usage_tap *t, const char *at, const char *end)
 		end_line(t);
 		at = stop + 1;
 	}
+}
+
+/* Past its first EXACT_BYTES, a stream that comes in bulk is searched, not scanned. In JSON the bytes
+ * "usage, with an unescaped quote, can only begin a string; so an event without a `"usage…": {` has no usage
+ * to tell, and is not looked at more closely. Its text is taken to be as dense as that of the first
+ * SAMPLE_BYTES of the bulk. */
+enum { EXACT_BYTES = 64 * 1024, BULK_MIN = 4096, SAMPLE_BYTES = 1024 };
+
+/* Behind the first blank line, or NULL. */
+static const char *behind_event(const char *at, const char *end)
+{
+	while ((at = memchr(at, '\n', (size_t)(end - at)))) {
+		at++;
+		if (at < end && *at == '\n')
+			return at + 1;
+		if (end - at >= 2 && at[0] == '\r' && at[1] == '\n')
+			return at + 2;
+	}
+	return NULL;
+}
+
+/* Behind the last blank line before end, or start. */
+static const char *behind_last_event(const char *start, const char *end)
+{
+	const char *line;
+	while ((line = memrchr(start, '\n', (size_t)(end - start)))) {
+		const char *before = line > start && line[-1] == '\r' ? line - 1 : line;
+		if (before > start && before[-1] == '\n')
+			return line + 1;
+		end = line;
+	}
+	return start;
+}
+
+/* Is this a key with an object behind it? A line's end in between leaves that to the scanner. */
+static bool opens_usage(const char *at, const char *end)
+{
+	bool colon = false;
+	at = memchr(at + 1, '"', (size_t)(end - at - 1));
+	for (at = at ? at + 1 : end; at < end; at++) {
+		if (*at == '\r' || *at == '\n' || (*at == '{' && colon))
+			return true;
+		if (*at != ' ' && *at != '\t' && (*at != ':' || colon))
+			return false;
+		colon = colon || *at == ':';
+	}
+	return false;
+}
+
+static const char *find_usage(const char *at, const char *end)
+{
+	static const char name[] = "\"usage";
+	for (; (at = json_find_pair(at, end, '"', 'u')) < end; at++)
+		if ((size_t)(end - at) > sizeof name && memcmp(at, name, sizeof name - 1) == 0 && opens_usage(at, end))
+			return at;
+	return NULL;
+}
+
+/* Whole events, from at to end. */
+static void take_bulk(struct usage_tap *t, const char *at, const char *end)
+{
+	uint64_t text_before = t->text_bytes;
+	const char *sampled = behind_event(at + SAMPLE_BYTES, end);
+	if (!sampled)
+		sampled = end;
+	take_lines(t, at, sampled);
+	uint64_t skipped = 0;
+	uint64_t text = t->text_bytes - text_before;
+	uint64_t looked_at = (uint64_t)(sampled - at);
+	for (at = sampled; at < end;) {
+		const char *usage = find_usage(at, end);
+		const char *event = usage ? behind_last_event(at, usage) : end;
+		skipped += (uint64_t)(event - at);
+		at = usage ? behind_event(usage, end) : end;
+		if (!at)
+			at = end;
+		take_lines(t, event, at);
+	}
+	t->text_bytes += skipped * text / looked_at;
+}
+
+static void take_events(struct usage_tap *t, const char *at, const char *end)
+{
+	bool bulk = t->event_bytes > EXACT_BYTES && end - at >= BULK_MIN;
+	t->event_bytes += (uint64_t)(end - at);
+	if (bulk) {
+		/* The rest of the event that was cut, whole events, the begin of another one. */
+		const char *first = behind_event(at, end);
+		const char *last = first ? behind_last_event(first, end) : end;
+		take_lines(t, at, first ? first : end);
+		at = first ? first : end;
+		if (last - at > SAMPLE_BYTES) {
+			take_bulk(t, at, last);
+			at = last;
+		}
+	}
+	take_lines(t, at, end);
 }
 
 /* ---- the tap ---- */

@@ -98,6 +98,27 @@ const char *json_find_either(const char *at, const char *end, char a, char b)
 	return at;
 }
 
+static inline bytes16 pair_at(const char *at, char a, char b)
+{
+	return (load(at) == a) & (load(at + 1) == b);
+}
+
+const char *json_find_pair(const char *at, const char *end, char a, char b)
+{
+	for (; end - at >= 65; at += 64)
+		if (any(pair_at(at, a, b) | pair_at(at + 16, a, b) | pair_at(at + 32, a, b) | pair_at(at + 48, a, b)))
+			break;
+	for (; end - at >= 17; at += 16) {
+		unsigned lane = first_lane(pair_at(at, a, b));
+		if (lane < 16)
+			return at + lane;
+	}
+	for (; end - at >= 2; at++)
+		if (at[0] == a && at[1] == b)
+			return at;
+	return end;
+}
+
 static inline bool is_blank(char c)
 {
 	return c == ' ' || c == '\n' || c == '\r' || c == '\t';

@@ -87,5 +87,7 @@ bool json_whole_number(const char *at, size_t length, uint32_t *value) __attribu
 
 /* The first of two bytes, or end. */
 const char *json_find_either(const char *at, const char *end, char a, char b);
+/* The first place where b follows a, or end. */
+const char *json_find_pair(const char *at, const char *end, char a, char b);
 
 #endif

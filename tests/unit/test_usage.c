@@ -258,6 +258,63 @@ static void test_long_answers(void **state)
 	free(body);
 }
 
+/* A stream in bulk: `usage_every` events have usage (the last one counts), among others that look like it. */
+static char *make_stream(size_t events, size_t usage_every, const char *line_end, const char *usage_form)
+{
+	static const char *const others[] = {
+		"{\"choices\":[{\"delta\":{\"content\":\"0123456789abcdef\"}}],\"usage\":null}",
+		"{\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\":{ \\\\\"}}],\"user\":\"u\"}",
+		"{\"choices\":[{\"delta\":{\"content\":\"0123456789abcdef\",\"usage\":{\"prompt_tokens\":7}}}]}",
+	};
+	char *stream = malloc(events * 256 + 1);
+	assert_non_null(stream);
+	size_t at = 0;
+	for (size_t i = 0; i < events; i++) {
+		at += (size_t)sprintf(stream + at, "data: %s%s", others[i % 3], line_end);
+		if (usage_every && i % usage_every == usage_every - 1)
+			at += (size_t)sprintf(stream + at, usage_form, line_end, 1000 + i);
+		at += (size_t)sprintf(stream + at, "%s", line_end);
+	}
+	return stream;
+}
+
+static struct usage read_stream(const char *stream, size_t piece)
+{
+	struct usage u;
+	struct usage_tap *t = usage_tap_new(SPAN(EVENTS), SPAN(""));
+	assert_non_null(t);
+	feed_in_pieces(t, stream, strlen(stream), piece);
+	usage_tap_read(t, &u);
+	usage_tap_free(t);
+	return u;
+}
+
+static void test_bulk(void **state)
+{
+	static const char *const line_ends[] = {"\n", "\r\n", "\r"};
+	static const char *const forms[] = {
+		"%sdata: {\"usage\" : {\"prompt_tokens\":%zu}}\n",
+		"%s\ndata: {\"response\":{\"usage\":\ndata: \ndata:{\"input_tokens\":%zu}}}\n",
+		"%sdata: {\"usageMetadata\":{\"promptTokenCount\":%zu}}\r\n",
+	};
+	static const size_t pieces[] = {1000, 4096, 5000, 16384, 65536, 100000, 10000000};
+	(void)state;
+	for (unsigned i = 0; i < 9; i++) {
+		for (size_t usage_every = 0; usage_every < 3000; usage_every = usage_every * 7 + 1) {
+			char *stream = make_stream(3000, usage_every, line_ends[i % 3], forms[i / 3]);
+			struct usage exact = read_stream(stream, 100);
+			assert_int_equal(exact.input_known, usage_every != 0);
+			for (unsigned k = 0; k < sizeof pieces / sizeof pieces[0]; k++) {
+				struct usage u = read_stream(stream, pieces[k]);
+				assert_int_equal(u.input_known, exact.input_known);
+				assert_int_equal(u.input_tokens, exact.input_tokens);
+				assert_in_range(u.output_estimate, exact.output_estimate * 8 / 10, exact.output_estimate * 12 / 10);
+			}
+			free(stream);
+		}
+	}
+}
+
 /* ---- hostile ---- */
 
 static void feed_bomb(const char *coding, size_t (*encode)(const char *, size_t, char *))
@@ -377,6 +434,7 @@ int main(void)
 		cmocka_unit_test(test_every_two_pieces),
 		cmocka_unit_test(test_codings),
 		cmocka_unit_test(test_long_answers),
+		cmocka_unit_test(test_bulk),
 		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_corrupt),
 		cmocka_unit_test(test_deep),
