@@ -1,0 +1,106 @@
+/* usage_json: every key of the table is found, numbers, and the searches at every offset. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "path/usage_json.h"
+
+static enum json_key found;
+
+static void on_scalar(void *context, struct json_scan *s, enum json_key key, const char *at, size_t length)
+{
+	(void)context;
+	assert_int_equal(json_level(s), 1);
+	assert_true(length == 1 && *at == '1');
+	found = key;
+}
+
+static void test_keys(void **state)
+{
+	static const struct json_reader reader = {.scalar = on_scalar};
+	static const char *const names[JSON_KEY_COUNT] = {
+#define X(id, name) [JSON_##id] = name,
+		JSON_KEY_TABLE(X)
+#undef X
+	};
+	(void)state;
+	for (int key = JSON_NO_KEY + 1; key < JSON_KEY_COUNT; key++) {
+		char text[128];
+		struct json_scan s = {0};
+		int length =
+			snprintf(text, sizeof text, "{\"%sx\":2,\"x%s\":3,\"%s\":1}", names[key], names[key], names[key]);
+		found = JSON_NO_KEY;
+		json_scan_feed(&s, &reader, NULL, text, (size_t)length);
+		if (found != (enum json_key)key)
+			fail_msg("%s was not found", names[key]);
+		assert_int_equal(s.depth, 0);
+	}
+}
+
+static void test_numbers(void **state)
+{
+	static const struct {
+		const char *text;
+		int64_t value; /* -1: none */
+	} samples[] = {
+		{"0", 0},
+		{"12", 12},
+		{"4294967295", 4294967295},
+		{"4294967296", -1},
+		{"007", 7},
+		{"3.0", 3},
+		{"3.00", 3},
+		{"3.5", -1},
+		{"-1", -1},
+		{"+1", -1},
+		{"1e2", -1},
+		{"", -1},
+		{".0", -1},
+		{"null", -1},
+		{"99999999999999999999999", -1},
+	};
+	(void)state;
+	for (unsigned i = 0; i < sizeof samples / sizeof samples[0]; i++) {
+		uint32_t value = 0;
+		bool fine = json_whole_number(samples[i].text, strlen(samples[i].text), &value);
+		if (fine != (samples[i].value >= 0) || (fine && value != samples[i].value))
+			fail_msg("%s: %d %u", samples[i].text, fine, value);
+	}
+}
+
+static void test_searches(void **state)
+{
+	char text[200];
+	(void)state;
+	for (size_t length = 0; length <= sizeof text; length++) {
+		memset(text, '.', sizeof text);
+		const char *end = text + length;
+		assert_ptr_equal(json_find_either(text, end, 'a', 'b'), end);
+		assert_ptr_equal(json_find_pair(text, end, 'a', 'b'), end);
+		for (size_t at = 0; at < length; at++) {
+			memset(text, '.', sizeof text);
+			text[at] = at % 2 ? 'a' : 'b';
+			assert_ptr_equal(json_find_either(text, end, 'a', 'b'), text + at);
+			text[at] = 'a';
+			assert_ptr_equal(json_find_pair(text, end, 'a', 'b'), end);
+			if (at + 1 < sizeof text)
+				text[at + 1] = 'b';
+			assert_ptr_equal(json_find_pair(text, end, 'a', 'b'), at + 1 < length ? text + at : end);
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_keys),
+		cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_searches),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
