@@ -320,6 +320,7 @@ static void on_answer(void *argument, const struct redisReply *reply)
 	struct admission_answer answer;
 	t->asking = false;
 	if (!admission_answer_read(&answer, reply)) {
+		admission_lease_doubt(t);
 		if (reply && reply->type == REDIS_REPLY_ERROR)
 			journal_add("redis", "admission: Redis says: %.120s", reply->str);
 		if (t->stages & STAGE_POOL)

@@ -119,6 +119,7 @@ struct admission_lease {       /* item name: a subject's key */
 	struct admission_item item;
 	struct admission_lease *next, *previous; /* by renewed_ms */
 	unsigned count;
+	bool doubtful;             /* a call was not answered: Redis may count one too many */
 	uint64_t renewed_ms;
 	uint64_t told_ms;          /* when Redis was last told the whole count */
 };
@@ -261,6 +262,7 @@ void admission_queue_rule(const struct mapping *m, uint64_t *starts, uint64_t *s
 
 void admission_lease_take(struct admission_ticket *t);
 bool admission_lease_drop(struct admission_ticket *t); /* whether Redis counts the place */
+void admission_lease_doubt(struct admission_ticket *t); /* its admission was not answered */
 void admission_lease_renew_all(struct admission *a);
 void admission_lease_init(struct admission *a);
 void admission_lease_fini(struct admission *a);

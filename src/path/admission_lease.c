@@ -22,17 +22,25 @@ static void append_lease(struct admission *a, struct admission_lease *l)
 	l->renewed_ms = loop_now_ms(a->loop);
 }
 
+static struct admission_lease *lease_of(struct admission_ticket *t)
+{
+	char key[ADMISSION_NAME_MAX];
+	if (!t->subject || !t->subject->limits.max_concurrency)
+		return NULL;
+	admission_subject_key(t->subject, "limit", key);
+	struct admission_item *item = admission_table_get(&t->owner->leases, key, sizeof(struct admission_lease));
+	return container_of(item, struct admission_lease, item);
+}
+
 /* An admission in Redis extends the lease; one on this node alone is told with the next renewal. */
 void admission_lease_take(struct admission_ticket *t)
 {
 	struct admission *a = t->owner;
-	char key[ADMISSION_NAME_MAX];
-	if (!t->subject || !t->subject->limits.max_concurrency)
+	struct admission_lease *l = lease_of(t);
+	if (!l)
 		return;
-	admission_subject_key(t->subject, "limit", key);
-	struct admission_item *item = admission_table_get(&a->leases, key, sizeof(struct admission_lease));
-	struct admission_lease *l = container_of(item, struct admission_lease, item);
-	bool new = l->count++ == 0;
+	bool new = !l->count && !l->doubtful;
+	l->count++;
 	t->lease = l;
 	if (!new && t->place)
 		unlink_lease(a, l);
@@ -42,6 +50,25 @@ void admission_lease_take(struct admission_ticket *t)
 		loop_timer_set(a->loop, &a->renew, loop_now_ms(a->loop) + ADMISSION_RENEW_MS);
 }
 
+/* Kept, even without a request under way, until Redis has heard how many places there are. */
+void admission_lease_doubt(struct admission_ticket *t)
+{
+	struct admission_lease *l = t->stages & STAGE_SUBJECT ? lease_of(t) : NULL;
+	if (!l)
+		return;
+	if (!l->count && !l->doubtful)
+		append_lease(t->owner, l);
+	l->doubtful = true;
+}
+
+static void forget_if_idle(struct admission *a, struct admission_lease *l)
+{
+	if (l->count || l->doubtful)
+		return;
+	unlink_lease(a, l);
+	admission_table_remove(&a->leases, &l->item);
+}
+
 bool admission_lease_drop(struct admission_ticket *t)
 {
 	struct admission_lease *l = t->lease;
@@ -49,11 +76,24 @@ bool admission_lease_drop(struct admission_ticket *t)
 		return t->place;
 	bool counted = t->place || l->told_ms > t->started_ms;
 	t->lease = NULL;
-	if (--l->count == 0) {
-		unlink_lease(t->owner, l);
-		admission_table_remove(&t->owner->leases, &l->item);
-	}
+	l->count--;
+	forget_if_idle(t->owner, l);
 	return counted;
+}
+
+/* False: Redis is away; when it is back, all are told. */
+static bool tell(struct admission *a, struct admission_lease **batch, size_t count)
+{
+	if (!count)
+		return true;
+	if (!admission_call_renew(a, batch, count))
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		batch[i]->doubtful = false;
+		batch[i]->told_ms = batch[i]->renewed_ms;
+		forget_if_idle(a, batch[i]);
+	}
+	return true;
 }
 
 static void renew(struct admission *a, uint64_t before_ms)
@@ -64,15 +104,14 @@ static void renew(struct admission *a, uint64_t before_ms)
 		struct admission_lease *l = a->lease_first;
 		unlink_lease(a, l);
 		append_lease(a, l);
-		l->told_ms = l->renewed_ms;
 		batch[count++] = l;
-		if (count == BATCH && !admission_call_renew(a, batch, count))
+		if (count < BATCH)
+			continue;
+		if (!tell(a, batch, count))
 			return;
-		if (count == BATCH)
-			count = 0;
+		count = 0;
 	}
-	if (count && !admission_call_renew(a, batch, count))
-		return; /* Redis is away: when it is back, all are told */
+	(void)tell(a, batch, count);
 }
 
 void admission_lease_renew_all(struct admission *a)

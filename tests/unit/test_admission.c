@@ -239,6 +239,42 @@ static void a_hung_redis_is_replaced_at_once(void **state)
 	done(open);
 }
 
+static void who_goes_while_redis_is_asked_leaves_nothing(void **state)
+{
+	(void)state;
+	fresh_client((struct limits){.rpm = 1, .input_tpm = 10, .max_concurrency = 1});
+	struct mapping m = line;
+	m.prefix = "/line/gone";
+	kill(server, SIGSTOP);
+	cancel(begin(&one, &client, &m, 10, 1));
+	kill(server, SIGCONT);
+	pause_ms(60);
+	assert_true(admission_redis_up(one.node));
+	struct job *j = begin(&one, &client, &m, 10, 1);
+	assert_int_equal(decided(j), PROBLEM_NONE);
+	done(j);
+}
+
+static void an_answer_that_was_lost_keeps_no_place(void **state)
+{
+	(void)state;
+	fresh_client((struct limits){.max_concurrency = 1});
+	kill(server, SIGSTOP);
+	struct job *j = begin(&one, &client, &plain, 1, 1);
+	assert_int_equal(decided(j), PROBLEM_NONE); /* here; Redis will read of it when it goes on */
+	done(j);
+	kill(server, SIGCONT);
+	for (int i = 0; i < 400 && !admission_redis_up(one.node); i++)
+		pause_ms(10);
+	pause_ms(50);
+	for (int i = 0; i < 2; i++) {
+		j = begin(&one, &client, &plain, 1, 1);
+		assert_int_equal(decided(j), PROBLEM_NONE);
+		done(j);
+		pause_ms(20);
+	}
+}
+
 static void the_other_policies(void **state)
 {
 	(void)state;
@@ -334,6 +370,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_waiter_times_out_and_leaves_nothing, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(who_leaves_moves_the_others_forward, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(a_hung_redis_is_replaced_at_once, start_one, stop_one),
+		cmocka_unit_test_setup_teardown(who_goes_while_redis_is_asked_leaves_nothing, start_one, stop_one),
+		cmocka_unit_test_setup_teardown(an_answer_that_was_lost_keeps_no_place, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(the_other_policies, start_one, stop_one),
 		cmocka_unit_test(workers_share_the_local_windows),
 	};
