@@ -42,7 +42,8 @@ static void test_vendors(void **state)
 	cJSON *vendors = cJSON_Parse(list);
 	const cJSON *mapping;
 	assert_non_null(vendors);
-	cJSON_ArrayForEach(mapping, cJSON_GetObjectItem(vendors, "mappings")) {
+	cJSON_ArrayForEach(mapping, cJSON_GetObjectItem(vendors, "mappings"))
+	{
 		const char *target = cJSON_GetStringValue(cJSON_GetObjectItem(mapping, "target"));
 		expect_code(readme, "README.md", cJSON_GetStringValue(cJSON_GetObjectItem(mapping, "prefix")));
 		if (!strstr(readme, target))
@@ -110,8 +111,11 @@ static void test_alerts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_vendors), cmocka_unit_test(test_fields),  cmocka_unit_test(test_problems),
-		cmocka_unit_test(test_metrics), cmocka_unit_test(test_alerts),
+		cmocka_unit_test(test_vendors),
+		cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_problems),
+		cmocka_unit_test(test_metrics),
+		cmocka_unit_test(test_alerts),
 	};
 	return cmocka_run_group_tests_name("docs", tests, NULL, NULL);
 }
