@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import email.utils
 import json
 import re
@@ -40,7 +41,7 @@ def cooling_for(health: dict) -> float:
     """Seconds until the end of a cooling, which is told in whole seconds, rounded up."""
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", health["until"]), health
     whole, _, fraction = health["until"].rstrip("Z").partition(".")
-    at = __import__("calendar").timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float("0." + (fraction or "0"))
+    at = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float("0." + (fraction or "0"))
     return at - time.time()
 
 

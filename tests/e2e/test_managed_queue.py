@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from support.managed import Held, Nodes, Timed, ask, at_once, bearer, fault_of, most_in_window
+from support.managed import Held, Nodes, Timed, at_once, bearer, fault_of, most_in_window
 from support.process import eventually
 from support.vendor import Fault
 
