@@ -6,6 +6,7 @@
 #include "base/io.h"
 
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <string.h>
@@ -176,6 +177,18 @@ long io_write(struct io *io, const struct iovec *parts, int count)
 	}
 	io->hangup = io->dead = true;
 	return IO_ERROR;
+}
+
+/* The kernel counts what buffers occupy, not what they hold: half of the free room is safe to fill. */
+size_t io_room(const struct io *io)
+{
+	uint32_t memory[SK_MEMINFO_VARS];
+	socklen_t length = sizeof memory;
+	if (io->tls || getsockopt(io->watch.fd, SOL_SOCKET, SO_MEMINFO, memory, &length) != 0)
+		return 0;
+	uint32_t most = memory[SK_MEMINFO_SNDBUF];
+	uint32_t queued = memory[SK_MEMINFO_WMEM_QUEUED];
+	return queued < most ? (most - queued) / 2 : 0;
 }
 
 int io_handshake(struct io *io)

@@ -255,7 +255,9 @@ static enum step pump_down(struct exchange *ex)
 			return STEP_SETTLE;
 		if (!ex->upstream || !ex->upstream->io.readable)
 			return STEP_STAY;
-		long count = io_read(&ex->upstream->io, ex->plane->scratch, PLANE_HELD_MAX);
+		size_t most = exchange_read_size(ex->bulk_down, &ex->front->io);
+		long count = io_read(&ex->upstream->io, ex->plane->scratch, most);
+		ex->bulk_down = ex->began && count == (long)most;
 		if (count == IO_AGAIN)
 			return STEP_STAY;
 		next = count > 0 ? take_bytes(ex, ex->plane->scratch, (size_t)count) : upstream_ended(ex, count == IO_END);

@@ -184,6 +184,23 @@ static void keep(struct exchange *ex, const char *content, size_t length)
 	buf_free(&ex->kept);
 }
 
+size_t exchange_read_size(bool bulk, const struct io *sink)
+{
+	size_t size = PLANE_HELD_MAX;
+	if (bulk)
+		size += io_room(sink);
+	return size < PLANE_BULK_MAX ? size : PLANE_BULK_MAX;
+}
+
+/* What follows a body is the next request, and would be held: bulk is for lengths that are known. */
+static size_t body_read_size(const struct exchange *ex)
+{
+	const struct http_body *body = &ex->up.body;
+	if (!ex->upstream || !(ex->tunnel || (body->framing == HTTP_LENGTH && body->remaining > PLANE_BULK_MAX)))
+		return PLANE_HELD_MAX;
+	return exchange_read_size(ex->bulk_up, &ex->upstream->io);
+}
+
 /* Bytes of the client into the scratch memory: from what was read before, else from the socket. */
 static enum step fill_scratch(struct exchange *ex, size_t *length)
 {
@@ -194,9 +211,11 @@ static enum step fill_scratch(struct exchange *ex, size_t *length)
 		memcpy(ex->plane->scratch, buf_bytes(&f->unread), *length);
 		return STEP_STAY;
 	}
-	long count = f->io.readable ? io_read(&f->io, ex->plane->scratch, PLANE_HELD_MAX) : IO_AGAIN;
+	size_t most = body_read_size(ex);
+	long count = f->io.readable ? io_read(&f->io, ex->plane->scratch, most) : IO_AGAIN;
 	if (count > 0)
 		*length = (size_t)count;
+	ex->bulk_up = *length == most;
 	if (count >= 0 || count == IO_AGAIN) {
 		if (count == IO_END && ex->tunnel)
 			ex->up.body.done = true;

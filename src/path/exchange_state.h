@@ -111,6 +111,8 @@ struct exchange {
 	bool timed_out : 1;
 	bool counted : 1;         /* stats_begin() */
 	bool refused : 1;         /* the head was malformed: nothing in it is used */
+	bool bulk_up : 1;         /* the last read was full: larger ones pay */
+	bool bulk_down : 1;
 	bool dead : 1;
 };
 
@@ -121,6 +123,9 @@ enum step exchange_refuse(struct exchange *ex); /* as the admission decided */
 
 /* The Origin to allow, where server.cors_origins allows it. */
 bool exchange_cors_origin(const struct exchange *ex, char *origin, size_t size);
+
+/* How much to read at once for this sink: what it does not take is held. */
+size_t exchange_read_size(bool bulk, const struct io *sink);
 
 /* exchange_admit.c */
 enum step step_identify(struct exchange *ex);

@@ -143,7 +143,7 @@ static void read_heads(struct front *f)
 	if (buf_length(&f->unread) && !f->begun)
 		more = parse_head(f, buf_bytes(&f->unread), buf_length(&f->unread), true);
 	while (more && f->io.readable) {
-		long count = io_read(&f->io, p->scratch, sizeof p->scratch);
+		long count = io_read(&f->io, p->scratch, HTTP_HEAD_MAX);
 		if (count == IO_AGAIN)
 			return;
 		if (count == IO_END || count == IO_ERROR) {

@@ -21,7 +21,8 @@ struct upstream_pool;
 
 enum {
 	PLANE_HELD_MAX = 64 * 1024,     /* per direction and request (contract, section 3) */
-	PLANE_SCRATCH = HTTP_HEAD_MAX + 1024,
+	PLANE_BULK_MAX = 256 * 1024,    /* one read, where the kernel takes what goes beyond PLANE_HELD_MAX */
+	PLANE_SCRATCH = PLANE_BULK_MAX,
 };
 
 /* A snapshot and how many exchanges of this worker still read it. */
@@ -47,7 +48,7 @@ struct plane {
 	bool draining;
 	void (*on_less)(struct plane *p);  /* a client connection or an exchange has ended */
 	/* Bytes just read live here until they are written or stored: quiet streams need no buffer. */
-	char scratch[PLANE_SCRATCH];
+	char scratch[PLANE_SCRATCH];       /* its tail is touched by bulk alone */
 	struct http_head head;             /* the head being looked at */
 };
 
