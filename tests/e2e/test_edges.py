@@ -222,7 +222,7 @@ def test_odd_line_ends_of_an_answer_are_refused_or_made_whole(gateway, server, p
     assert b"\n" not in bare and b"\r" not in bare
 
 
-@pytest.mark.parametrize("body", [b"5;" + b"a" * 2_000_000 + b"\r\nhello\r\n0\r\n\r\n", b"0" * 2_000_000 + b"5\r\nhello\r\n0\r\n\r\n", b"0\r\n" + b"X: y\r\n" * 300_000 + b"\r\n"])
+@pytest.mark.parametrize("body", [b"5;" + b"a" * 2_000_000 + b"\r\nhello\r\n0\r\n\r\n", b"0" * 2_000_000 + b"5\r\nhello\r\n0\r\n\r\n", b"0\r\n" + b"X: y\r\n" * 300_000 + b"\r\n"], ids=["extension", "size", "trailers"])
 def test_endless_chunk_lines_are_not_read_for_ever(gateway, server, prefix, body):
     client = gateway.connect()
     try:
