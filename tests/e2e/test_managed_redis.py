@@ -116,7 +116,7 @@ def test_no_stream_stalls(vendor, how):
 def test_request_in_flight_ends_well(vendor):
     """Admitted with Redis, ended without it, and settled when it is back."""
     with Nodes(1) as nodes:
-        prefix, (id, key) = nodes.map(vendor.url, auth="required"), nodes.client_with_id(max_concurrency=1)
+        prefix, key = nodes.map(vendor.url, auth="required"), nodes.client(max_concurrency=1)
         vendor.gate = threading.Semaphore(1)
         body = b'{"model":"m","messages":[],"stream":true}'
         stream = Timed(lambda: ask(nodes[0], prefix, key, body))
