@@ -291,6 +291,7 @@ static void serve_until_told(struct program *p, const sigset_t *signals)
 		sigwait(signals, &number);
 		if (number != SIGHUP)
 			return;
+		log_info("main", "SIGHUP: the log's settings and certificates are read again");
 		settings_reload_log(&p->settings, &p->options);
 		if (p->settings.tls_enabled)
 			certificates_reload();

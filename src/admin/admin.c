@@ -10,7 +10,7 @@
 #include "state/redis_sync.h"
 #include "state/secrets.h"
 
-enum { REDIS_DEADLINE_MS = 1000 };
+enum { REDIS_DEADLINE_MS = 250 };
 
 void admin_init(struct admin *admin, const struct admin_setup *setup)
 {

@@ -117,6 +117,7 @@ void admin_fini(struct admin *admin);
 /* Handlers, by the file they are in. */
 admin_handler page_get;        /* detail: enum page_name */
 admin_handler page_get_static;
+admin_handler page_get_admin_slash;
 admin_handler health_get, stats_get, metrics_get, performance_get, errors_get;
 admin_handler login_post;      /* POST /auth/login */
 admin_handler resource_list, resource_create, resource_get, resource_update, resource_delete; /* detail: enum schema_kind */

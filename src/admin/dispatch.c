@@ -35,6 +35,7 @@ static const struct dispatch_row rows[] = {
 	{"GET",  "/",            OPEN_PUBLIC_STATS, LANE_NONE, page_get, PAGE_INDEX, 0, true},
 	{"GET",  "/index.html",  OPEN_PUBLIC_STATS, LANE_NONE, page_get, PAGE_INDEX, 0, true},
 	{"GET",  "/admin",       OPEN_ALWAYS,       LANE_NONE, page_get, PAGE_ADMIN, 0, true},
+	{"GET",  "/admin/",      OPEN_ALWAYS,       LANE_NONE, page_get_admin_slash, 0, 0, false},
 	{"GET",  "/static/*",    OPEN_ALWAYS,       LANE_NONE, page_get_static, 0, 0, false},
 	{"GET",  "/health",      OPEN_ALWAYS,       LANE_NONE, health_get, 0, 0, false},
 	{"GET",  "/stats",       OPEN_PUBLIC_STATS | OPEN_OPS, LANE_FIGURES, stats_get, 0, 0, false},

@@ -12,23 +12,25 @@
 #include "state/journal.h"
 #include "state/snapshot.h"
 
-/* A node that proxies from its last snapshot is healthy, whatever Redis does. */
+/* A node that proxies from its last snapshot is healthy, whatever Redis does; one that never had any
+ * cannot proxy. */
 void health_get(const struct admin_request *request, struct admin_reply *reply)
 {
 	const struct admin *admin = request->admin;
 	bool draining = admin_draining(admin);
 	struct watcher_status status;
 	watcher_status(admin->setup.watcher, &status);
+	bool starting = !status.loaded_at_ms;
 	struct snapshot *snapshot = admin_snapshot(request);
 	cJSON *json = cJSON_CreateObject();
-	cJSON_AddStringToObject(json, "status", draining ? "draining" : "ok");
+	cJSON_AddStringToObject(json, "status", draining ? "draining" : starting ? "starting" : "ok");
 	cJSON_AddStringToObject(json, "redis", status.redis_ok ? "ok" : "down");
 	cJSON_AddStringToObject(json, "version", admin->setup.figures->version);
 	cJSON_AddStringToObject(json, "node", admin->setup.figures->node);
 	cJSON_AddNumberToObject(json, "uptime_seconds", (double)((loop_now_us() / 1000 - admin->started_ms) / 1000));
 	cJSON_AddNumberToObject(json, "mappings", (double)snapshot_mapping_count(snapshot));
 	snapshot_unref(snapshot);
-	admin_reply_json(reply, draining ? 503 : 200, json);
+	admin_reply_json(reply, draining || starting ? 503 : 200, json);
 }
 
 void stats_get(const struct admin_request *request, struct admin_reply *reply)

@@ -78,6 +78,13 @@ static void reply_file(const struct admin_request *request, struct admin_reply *
 	admin_reply_header(reply, "Referrer-Policy", "no-referrer");
 }
 
+void page_get_admin_slash(const struct admin_request *request, struct admin_reply *reply)
+{
+	(void)request;
+	admin_reply_text(reply, 308, "text/plain", check_strdup("/admin\n"));
+	admin_reply_header(reply, "Location", "%s", "/admin");
+}
+
 void page_get(const struct admin_request *request, struct admin_reply *reply)
 {
 	static const char *const names[] = {[PAGE_INDEX] = "index.html", [PAGE_ADMIN] = "admin.html"};

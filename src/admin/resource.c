@@ -3,6 +3,8 @@
  * lane's thread. */
 #include "admin/resource.h"
 
+#include "state/journal.h"
+
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 
@@ -15,6 +17,8 @@ void resource_fail(struct admin_reply *reply, enum store_result result, struct f
 		admin_reply_faults(reply, faults);
 	} else {
 		char *why = faults_join(faults);
+		if (result == STORE_UNAVAILABLE)
+			journal_add("redis", "a change or look over the API failed: %s", why);
 		if (result == STORE_EXISTS)
 			admin_reply_error(reply, 409, "conflict", "%s", why);
 		else

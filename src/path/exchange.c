@@ -338,8 +338,16 @@ static void note_connection(struct exchange *ex)
 		http_list_has(expect->value, expect->value_length, "100-continue");
 }
 
+static bool is_preflight(const struct exchange *ex, char *origin, size_t size)
+{
+	return method_is(ex, "OPTIONS") && http_find(ex->request, HTTP_REQUEST_METHOD) && exchange_cors_origin(ex, origin, size);
+}
+
 static enum step route_internal(struct exchange *ex)
 {
+	char origin[512];
+	if (is_preflight(ex, origin, sizeof origin))
+		return answer_preflight(ex, origin);
 	ex->internal = true;
 	ex->websocket = false;
 	enum step next = ex->expects ? exchange_tell_continue(ex) : STEP_STAY;
@@ -358,8 +366,7 @@ static enum step route_mapping(struct exchange *ex)
 	stats_begin(ex->plane->stats, m->stats_slot);
 	if (ex->plane->draining)
 		return exchange_fail(ex, PROBLEM_DRAINING, NULL);
-	if (method_is(ex, "OPTIONS") && http_find(ex->request, HTTP_REQUEST_METHOD) &&
-		exchange_cors_origin(ex, origin, sizeof origin))
+	if (is_preflight(ex, origin, sizeof origin))
 		return answer_preflight(ex, origin);
 	if (m->max_body_bytes && ex->up.body.framing == HTTP_LENGTH && ex->up.body.remaining > m->max_body_bytes)
 		return exchange_fail(ex, PROBLEM_BODY_TOO_LARGE, NULL);

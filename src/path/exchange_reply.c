@@ -81,7 +81,7 @@ static bool write_head(struct exchange *ex, const struct http_head *head)
 		.websocket = ex->tunnel,
 		.close = close && !ex->tunnel,
 		.keep_alive = ex->http10 && !close,
-		.cors_origin = !ex->internal && exchange_cors_origin(ex, origin, sizeof origin) ? origin : NULL,
+		.cors_origin = exchange_cors_origin(ex, origin, sizeof origin) ? origin : NULL,
 		.extra = buf_length(&extra) ? buf_bytes(&extra) : NULL,
 	};
 	fine = fine && rewrite_response(&r, &ex->down.pending);
