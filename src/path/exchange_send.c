@@ -312,6 +312,14 @@ enum step exchange_pump_up(struct exchange *ex)
 
 /* ---- the step ---- */
 
+/* The time in the queue is nobody's fault. It is told in milliseconds, which may be one more than it was. */
+static void count_overhead(struct exchange *ex)
+{
+	uint64_t so_far_us = loop_now_us() - ex->begun_us;
+	uint64_t waited_us = ex->managed ? ex->managed->admission.waited_ms * 1000 : 0;
+	ex->overhead_us += (uint32_t)(so_far_us > waited_us ? so_far_us - waited_us : 0);
+}
+
 /* Head, what was kept of the body and what has come of it since, in one write where they fit. */
 static enum step send_first(struct exchange *ex)
 {
@@ -354,9 +362,8 @@ enum step step_send(struct exchange *ex)
 			return connect_failed(ex);
 		if (ex->connecting.handle)
 			return STEP_STAY;
-		if (!ex->sent_us)
-			ex->overhead_us += (uint32_t)(loop_now_us() - ex->begun_us -
-				(ex->managed ? ex->managed->admission.waited_ms * 1000 : 0));
+		if (!ex->sent_us && !ex->overhead_us) /* once, not for each key */
+			count_overhead(ex);
 		struct upstream *u = ex->resent ? NULL : upstream_take(ex->plane->upstreams, target_of(ex));
 		if (u) {
 			use_upstream(ex, u);
