@@ -1,6 +1,5 @@
 /* main: boot order, top to bottom; then signals; then everything in reverse. */
 #include <curl/curl.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -24,6 +23,7 @@
 #include "ops/listen.h"
 #include "ops/node_name.h"
 #include "ops/secret_file.h"
+#include "ops/trim.h"
 #include "ops/watcher.h"
 #include "path/admission.h"
 #include "path/egress.h"
@@ -267,6 +267,7 @@ static bool boot(struct program *p)
 		return false;
 	for (unsigned i = 0; i < p->worker_count; i++)
 		worker_listen(p->workers[i]);
+	trim_memory();
 	log_info("main", "apiproxy %s is ready on %s://%s (%u worker%s)", APIPROXY_VERSION,
 		p->settings.tls_enabled ? "https" : "http", p->settings.server_listen, p->worker_count, p->worker_count == 1 ? "" : "s");
 	return true;

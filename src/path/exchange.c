@@ -510,7 +510,7 @@ static enum step step_settle(struct exchange *ex)
 		exchange_settle_admission(ex, &usage);
 	if (counted)
 		count(ex, &usage, now_us);
-	if (p->settings->log_access && !ex->internal)
+	if (plane_logs_access(p) && !ex->internal)
 		log_access(ex, now_us - ex->begun_us);
 	enum front_end end = ending(ex);
 	release(ex);

@@ -268,9 +268,8 @@ void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 	if (!m->started)
 		return;
 	leave_line(ex);
-	if (!m->admitted) {
-		if (!m->decided)
-			admission_cancel(&m->admission);
+	if (!m->admitted) { /* also where it was admitted a moment ago and nobody has looked since */
+		admission_cancel(&m->admission);
 		return;
 	}
 	bool failed = ex->status >= 400 || !ex->status;

@@ -93,7 +93,7 @@ static void forget_request(struct exchange *ex)
 {
 	ex->keeping = false;
 	buf_free(&ex->kept);
-	if (ex->plane->settings->log_access)
+	if (plane_logs_access(ex->plane))
 		return;
 	free(ex->request);
 	ex->request = NULL;

@@ -5,7 +5,13 @@
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "state/settings.h"
 #include "state/snapshot.h"
+
+bool plane_logs_access(const struct plane *p)
+{
+	return __atomic_load_n(&p->settings->log_access, __ATOMIC_RELAXED);
+}
 
 struct pinned_snapshot *plane_pin(struct plane *p)
 {

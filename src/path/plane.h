@@ -52,6 +52,7 @@ struct plane {
 	struct http_head head;             /* the head being looked at */
 };
 
+bool plane_logs_access(const struct plane *p); /* SIGHUP may change it */
 struct pinned_snapshot *plane_pin(struct plane *p);
 void plane_unpin(struct pinned_snapshot *pin);
 void plane_publish(struct plane *p, struct snapshot *take_snapshot); /* the new current one */
