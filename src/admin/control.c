@@ -255,6 +255,7 @@ struct control *control_start(const struct admin_setup *setup)
 	admin_init(&c->admin, setup);
 	for (size_t i = 0; i < sizeof lane_table / sizeof *lane_table; i++)
 		c->lanes[lane_table[i].lane] = lane_start(lane_table[i].name, lane_table[i].threads);
+	/* clang-format off */
 	c->daemon = MHD_start_daemon(
 		MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
 		on_request, c,
@@ -264,6 +265,7 @@ struct control *control_start(const struct admin_setup *setup)
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
 		MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
 		MHD_OPTION_END);
+	/* clang-format on */
 	if (c->daemon)
 		return c;
 	log_error("control", "libmicrohttpd does not start: %s", strerror(errno));

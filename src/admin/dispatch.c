@@ -22,6 +22,7 @@ static void not_found(const struct admin_request *request, struct admin_reply *r
 	admin_reply_problem(reply, PROBLEM_NO_MAPPING, "There is nothing at %s.", request->path);
 }
 
+/* clang-format off */
 /* The verbs that all four kinds of entries have. */
 #define RESOURCE(path, kind) \
 	{"GET",    path,       0, LANE_STORE, resource_list,   kind, 0, false}, \
@@ -59,6 +60,7 @@ static const struct dispatch_row rows[] = {
 	{"PUT",  "/api/config",            0, LANE_STORE, config_put, 0, DOCUMENT, false},
 	{NULL,   "/api/*",                 0, LANE_NONE, not_found, 0, 0, false}, /* to strangers it is 401 */
 };
+/* clang-format on */
 
 enum { ROW_COUNT = sizeof rows / sizeof *rows };
 

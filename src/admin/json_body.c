@@ -11,11 +11,13 @@
 /* The length of the UTF-8 sequence at text, 0 where there is none (RFC 3629, section 4). */
 static size_t utf8_sequence(const unsigned char *text, size_t left)
 {
+	/* clang-format off */
 	static const struct { unsigned char low, high, second_low, second_high, length; } rows[] = {
 		{0x00, 0x7f, 0, 0, 1},          {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
 		{0xe1, 0xec, 0x80, 0xbf, 3},    {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
 		{0xf0, 0xf0, 0x90, 0xbf, 4},    {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
 	};
+	/* clang-format on */
 	for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
 		if (text[0] < rows[row].low || text[0] > rows[row].high)
 			continue;

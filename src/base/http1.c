@@ -6,11 +6,13 @@
 #include <strings.h>
 
 /* RFC 9110, 5.6.2: what a token is made of. */
+/* clang-format off */
 static const bool token_bytes[256] = {
 	['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1,
 	['-'] = 1, ['.'] = 1, ['^'] = 1, ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1,
 	['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
 };
+/* clang-format on */
 
 struct field_name {
 	const char *name;

@@ -185,6 +185,7 @@ struct reason {
 };
 
 /* The IANA registry of HTTP status codes. */
+/* clang-format off */
 static const struct reason reasons[] = {
 	{100, "Continue"}, {101, "Switching Protocols"}, {200, "OK"}, {201, "Created"}, {202, "Accepted"},
 	{203, "Non-Authoritative Information"}, {204, "No Content"}, {205, "Reset Content"}, {206, "Partial Content"},
@@ -202,6 +203,7 @@ static const struct reason reasons[] = {
 	{504, "Gateway Timeout"}, {505, "HTTP Version Not Supported"}, {506, "Variant Also Negotiates"},
 	{507, "Insufficient Storage"}, {508, "Loop Detected"}, {511, "Network Authentication Required"},
 };
+/* clang-format on */
 
 const char *http_reason_phrase(unsigned status)
 {

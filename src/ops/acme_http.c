@@ -169,11 +169,13 @@ struct acme_http *acme_http_start(const char *listen, const char *challenges, ui
 	h->https_port = https_port;
 	int fd = listen_on(listen, why);
 	if (fd >= 0) {
+		/* clang-format off */
 		h->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL, 0, NULL, NULL,
 			on_request, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL,
 			MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
 			MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_SECONDS,
 			MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_END);
+		/* clang-format on */
 		if (!h->daemon) {
 			close(fd);
 			*why = check_printf("acme.http_listen %s: libmicrohttpd does not start", listen);

@@ -185,11 +185,13 @@ static int open_log(const struct embedded_redis *r)
 
 static bool start_child(struct embedded_redis *r)
 {
+	/* clang-format off */
 	const char *const arguments[] = {
 		"redis-server", "--port", "0", "--unixsocket", r->socket_path, "--unixsocketperm", "700",
 		"--dir", ".", "--logfile", LOG_FILE, "--daemonize", "no", "--databases", "1", "--save", "",
 		"--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-min-size", "16mb",
 		"--notify-keyspace-events", "Kgh$x", "--set-proc-title", "no", NULL};
+	/* clang-format on */
 	int log_fd = open_log(r);
 	if (log_fd < 0)
 		return false;

@@ -13,6 +13,7 @@ struct status_name {
 };
 
 /* The last row of each is for every other status. */
+/* clang-format off */
 static const struct status_name openai_types[] = {
 	{400, "invalid_request_error"}, {401, "authentication_error"}, {403, "permission_error"},
 	{404, "not_found_error"}, {405, "invalid_request_error"}, {408, "timeout_error"},
@@ -31,6 +32,7 @@ static const struct status_name gemini_statuses[] = {
 	{429, "RESOURCE_EXHAUSTED"}, {431, "INVALID_ARGUMENT"}, {503, "UNAVAILABLE"}, {504, "DEADLINE_EXCEEDED"},
 	{0, "INTERNAL"},
 };
+/* clang-format on */
 
 static const char *name_of(const struct status_name *row, unsigned status)
 {

@@ -71,10 +71,12 @@ bool route_has_dot_segment(struct http_span path)
 	return false;
 }
 
+/* clang-format off */
 static const char *const reserved[] = {
 	"/index.html", "/static", "/stats", "/admin", "/api", "/auth", "/health", "/metrics", "/performance", "/errors",
 	"/.well-known",
 };
+/* clang-format on */
 
 bool route_is_reserved(struct http_span path)
 {

@@ -151,8 +151,10 @@ static const char *parse_tcp(const char *rest, size_t length, struct redis_addre
 
 static const char *parse(const char *url, struct redis_address *a)
 {
+	/* clang-format off */
 	static const struct { const char *scheme; bool tls, is_unix; } schemes[] = {
 		{"redis://", false, false}, {"rediss://", true, false}, {"unix://", false, true}};
+	/* clang-format on */
 	for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
 		if (strncasecmp(url, schemes[i].scheme, strlen(schemes[i].scheme)) != 0)
 			continue;

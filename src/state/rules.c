@@ -10,8 +10,10 @@
 #include "state/secrets.h"
 #include "state/snapshot.h"
 
+/* clang-format off */
 enum { PREFIX_CHARS_MAX = 128, TARGET_CHARS_MAX = 2048, ID_CHARS_MAX = 64, USERNAME_BYTES_MAX = 128,
 	SECRET_CHARS_MAX = 4096, PASSWORD_BYTES_MAX = 511, HOST_CHARS_MAX = 253, LABEL_CHARS_MAX = 63 };
+/* clang-format on */
 
 static bool is_one_of(char c, const char *others)
 {
@@ -19,10 +21,12 @@ static bool is_one_of(char c, const char *others)
 }
 
 /* What apiproxy answers itself: the path and all below it. */
+/* clang-format off */
 static const char *const reserved[] = {
 	"/index.html", "/static", "/stats", "/admin", "/api", "/auth", "/health", "/metrics",
 	"/performance", "/errors", "/.well-known",
 };
+/* clang-format on */
 
 static bool is_reserved(const char *prefix)
 {

@@ -113,11 +113,13 @@ static bool check_bool(const struct field *field, const cJSON *item, const char 
 	return cJSON_IsBool(item);
 }
 
+/* clang-format off */
 static bool (*const checks[])(const struct field *, const cJSON *, const char *, struct faults *) = {
 	[FIELD_STRING] = check_string, [FIELD_UINT] = check_number, [FIELD_NUMBER] = check_number,
 	[FIELD_SECONDS] = check_number, [FIELD_BOOL] = check_bool, [FIELD_CHOICE] = check_choice,
 	[FIELD_STRINGS] = check_strings, [FIELD_TIME] = check_string,
 };
+/* clang-format on */
 
 /* ---- taking in ---- */
 

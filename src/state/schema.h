@@ -29,7 +29,7 @@ struct schema_info {
 
 extern const struct schema_info schema_infos[SCHEMA_KINDS];
 
-/* What the API sent for a new entry -> an entry; NULL with every fault added. place: "" or "mappings[3]". 
+/* What the API sent for a new entry -> an entry; NULL with every fault added. place: "" or "mappings[3]".
  * Unknown fields, repeated fields and wrong types are faults; null is as good as absent. Secrets
  * that must be there are the store's business (it knows what is stored). */
 struct cJSON *schema_create(enum schema_kind kind, const struct cJSON *input, const char *place,

@@ -13,6 +13,7 @@
 #define LIMIT_MAX 1e12
 #define SECONDS_MAX 604800 /* a week */
 
+/* clang-format off */
 const struct schema_info schema_infos[SCHEMA_KINDS] = {
 	[SCHEMA_MAPPING] = { "mapping", "mappings", "apiproxy:mappings", "prefix" },
 	[SCHEMA_KEY] = { "key", "keys", "apiproxy:keys", "id" },
@@ -24,6 +25,7 @@ static const char *const dialects[] = {
 	[DIALECT_OPENAI] = "openai", [DIALECT_ANTHROPIC] = "anthropic", [DIALECT_GEMINI] = "gemini", NULL
 };
 static const char *const auths[] = { "none", "required", NULL };
+/* clang-format on */
 
 static bool is_domain(const char *host, const char *domain)
 {
@@ -45,6 +47,7 @@ static double derive_dialect(const struct cJSON *entry)
 	return dialect;
 }
 
+/* clang-format off */
 static const struct field queue_fields[] = {
 	{ "rate_per_second", FIELD_NUMBER, FIELD_REQUIRED, .min = 0.001, .max = 1e6, IN(mapping, queue_rate_per_second) },
 	{ "capacity", FIELD_UINT, 0, .max = 1e6, .fallback = 20, IN(mapping, queue_capacity) },
@@ -108,6 +111,7 @@ static const struct field user_fields[] = {
 	LIMIT_FIELDS,
 	{ .name = NULL },
 };
+/* clang-format on */
 
 const struct field *const schema_fields[SCHEMA_KINDS] = {
 	[SCHEMA_MAPPING] = mapping_fields,

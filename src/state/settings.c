@@ -19,11 +19,13 @@
 #define DOTENV_FILE ".env"
 #define INI_FILE "apiproxy.ini"
 
+/* clang-format off */
 enum { SETTINGS_COUNT = 0
 #define SETTING(...) +1
 #include "state/settings.def"
 #undef SETTING
 };
+/* clang-format on */
 
 struct reading {
 	struct settings *s;

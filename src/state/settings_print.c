@@ -21,10 +21,12 @@ static const struct option long_options[] = {
 	{0},
 };
 
+/* clang-format off */
 static const struct { int option; enum settings_command command; } commands[] = {
 	{'t', SETTINGS_CHECK}, {'p', SETTINGS_PRINT_CONFIG}, {'m', SETTINGS_PRINT_MARKDOWN},
 	{'e', SETTINGS_PRINT_ENV_EXAMPLE}, {'V', SETTINGS_VERSION}, {'h', SETTINGS_HELP},
 };
+/* clang-format on */
 
 static const char usage[] = "usage: apiproxy [--config FILE] [--check] [--print-config] [--version] [--help]\n";
 

@@ -184,6 +184,7 @@ static bool check_https_url(const char *value, char **normal)
 
 #define LISTEN_ACCEPTS "host:port, [::]:port, :port or a port alone, from 1 to 65535"
 
+/* clang-format off */
 static const struct setting_kind
 	KIND_NUMBER = {.is_number = true},
 	KIND_SWITCH = {.choices = switch_words, .is_switch = true},
@@ -218,6 +219,7 @@ static const struct setting_kind
 const struct setting settings_table[] = {
 #include "state/settings.def"
 };
+/* clang-format on */
 #undef SETTING
 const size_t settings_count = sizeof settings_table / sizeof *settings_table;
 

@@ -18,6 +18,7 @@ enum { STATUS_CLIENT_GONE = 499, CPU_SAMPLES = STATS_WINDOW_SECONDS + 1 };
 
 #define MS *1000u
 #define S *1000000u
+/* clang-format off */
 const struct stats_scale stats_scales[STATS_DURATIONS] = {
 	[STATS_DURATION_REQUEST] = {{1 MS, 2500, 5 MS, 10 MS, 25 MS, 50 MS, 100 MS, 250 MS, 500 MS, 1 S, 2500 MS, 5 S, 10 S,
 				     30 S, 60 S, 120 S, 300 S, 600 S}},
@@ -26,6 +27,7 @@ const struct stats_scale stats_scales[STATS_DURATIONS] = {
 	[STATS_DURATION_OVERHEAD] = {{10, 25, 50, 100, 250, 500, 1 MS, 2500, 5 MS, 10 MS, 25 MS, 50 MS, 100 MS, 250 MS, 1 S}},
 	[STATS_DURATION_QUEUE_WAIT] = {{10 MS, 50 MS, 100 MS, 250 MS, 500 MS, 1 S, 2 S, 5 S, 10 S, 20 S, 30 S, 60 S}},
 };
+/* clang-format on */
 #undef MS
 #undef S
 

@@ -1,3 +1,4 @@
+/* figures: /stats, /metrics and /performance from a snapshot and an aggregate of the test's own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* histogram: its cells, percentiles, sums and text form. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

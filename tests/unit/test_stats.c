@@ -1,3 +1,4 @@
+/* stats: rings between threads, gauges, and the slots that belong to names. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

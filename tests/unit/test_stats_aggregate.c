@@ -1,3 +1,4 @@
+/* stats_aggregate: windows, what counts as an error, reports and their JSON, figures of the process. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,169 +1,7 @@
-/* store: against a real redis-server. */
-#include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <time.h>
-#include <cmocka.h>
+/* store: entries of each kind, against a real redis-server. */
+#include "store_fixture.h"
 
-#include <cjson/cJSON.h>
-
-#include "redis_fixture.h"
-#include "state/faults.h"
-#include "state/journal.h"
 #include "state/secrets.h"
-#include "state/snapshot.h"
-#include "state/store.h"
-
-static struct redis_fixture redis;
-
-static struct store *new_store(const char *bootstrap)
-{
-	struct store_options options = { .address = &redis.address, .bootstrap_file = bootstrap };
-	memset(options.master_key, 7, sizeof(options.master_key));
-	return store_new(&options);
-}
-
-static int set_up(void **state)
-{
-	redis_fixture_init(&redis);
-	*state = new_store(NULL);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	store_free(*state);
-	redis_fixture_fini(&redis);
-	return 0;
-}
-
-static struct snapshot *refresh(struct store *s)
-{
-	struct faults faults = { 0 };
-	struct snapshot *snapshot;
-	enum store_result result = store_refresh(s, &snapshot, &faults);
-	if (result != STORE_OK)
-		fail_msg("%s", faults.items[0]);
-	return snapshot;
-}
-
-static const struct mapping *route(struct snapshot *s, const char *path)
-{
-	return snapshot_route(s, path, strlen(path));
-}
-
-static bool is_routed(struct store *s, const char *path)
-{
-	struct snapshot *snapshot = refresh(s);
-	bool routed = route(snapshot, path) != NULL;
-	snapshot_unref(snapshot);
-	return routed;
-}
-
-/* Runs an operation whose object or faults are wanted as text. */
-static char said[4096];
-
-static enum store_result finish(enum store_result result, cJSON *object, struct faults *faults)
-{
-	char *text = object ? cJSON_PrintUnformatted(object) : faults_join(faults);
-	snprintf(said, sizeof(said), "%s", text);
-	free(text);
-	assert_true((object != NULL) == (result == STORE_OK));
-	assert_true((faults->count > 0) == (result != STORE_OK));
-	cJSON_Delete(object);
-	faults_fini(faults);
-	return result;
-}
-
-static enum store_result create(struct store *s, enum schema_kind kind, const char *json)
-{
-	struct faults faults = { 0 };
-	cJSON *input = cJSON_Parse(json), *object;
-	assert_non_null(input);
-	enum store_result result = store_create(s, kind, input, &object, &faults);
-	cJSON_Delete(input);
-	return finish(result, object, &faults);
-}
-
-static enum store_result update(struct store *s, enum schema_kind kind, const char *id, const char *json)
-{
-	struct faults faults = { 0 };
-	cJSON *input = cJSON_Parse(json), *object;
-	assert_non_null(input);
-	enum store_result result = store_update(s, kind, id, input, &object, &faults);
-	cJSON_Delete(input);
-	return finish(result, object, &faults);
-}
-
-static enum store_result get(struct store *s, enum schema_kind kind, const char *id)
-{
-	struct faults faults = { 0 };
-	cJSON *object;
-	enum store_result result = store_get(s, kind, id, &object, &faults);
-	return finish(result, object, &faults);
-}
-
-static enum store_result rotate(struct store *s, const char *id)
-{
-	struct faults faults = { 0 };
-	cJSON *object;
-	enum store_result result = store_rotate(s, id, &object, &faults);
-	return finish(result, object, &faults);
-}
-
-static enum store_result replace(struct store *s, const char *json)
-{
-	struct faults faults = { 0 };
-	cJSON *document = cJSON_Parse(json), *result;
-	assert_non_null(document);
-	enum store_result done = store_replace_all(s, document, &result, &faults);
-	cJSON_Delete(document);
-	return finish(done, result, &faults);
-}
-
-static enum store_result list(struct store *s, enum schema_kind kind)
-{
-	struct faults faults = { 0 };
-	cJSON *array;
-	enum store_result result = store_list(s, kind, &array, &faults);
-	return finish(result, array, &faults);
-}
-
-static enum store_result delete(struct store *s, enum schema_kind kind, const char *id)
-{
-	struct faults faults = { 0 };
-	enum store_result result = store_delete(s, kind, id, &faults);
-	faults_fini(&faults);
-	return result;
-}
-
-static void assert_said(const char *part)
-{
-	if (!strstr(said, part))
-		fail_msg("\"%s\" is not in: %s", part, said);
-}
-
-static void assert_not_said(const char *part)
-{
-	if (strstr(said, part))
-		fail_msg("\"%s\" is in: %s", part, said);
-}
-
-static size_t count_in_journal(const char *part)
-{
-	cJSON *journal = journal_to_json();
-	const cJSON *each;
-	size_t count = 0;
-	cJSON_ArrayForEach(each, cJSON_GetObjectItem(journal, "errors"))
-		if (strstr(cJSON_GetObjectItem(each, "message")->valuestring, part))
-			count += (size_t)cJSON_GetObjectItem(each, "count")->valuedouble;
-	cJSON_Delete(journal);
-	return count;
-}
-
-/* ---- */
 
 static void test_bootstraps_once(void **state)
 {
@@ -237,8 +75,8 @@ static void test_mappings(void **state)
 	assert_int_equal(route(snapshot, "/x")->queue_timeout_ms, 5000);
 	snapshot_unref(snapshot);
 	assert_int_equal(update(s, SCHEMA_MAPPING, "/nowhere", "{}"), STORE_MISSING);
-	assert_int_equal(delete(s, SCHEMA_MAPPING, "/x"), STORE_OK);
-	assert_int_equal(delete(s, SCHEMA_MAPPING, "/x"), STORE_MISSING);
+	assert_int_equal(remove_entry(s, SCHEMA_MAPPING, "/x"), STORE_OK);
+	assert_int_equal(remove_entry(s, SCHEMA_MAPPING, "/x"), STORE_MISSING);
 	assert_int_equal(get(s, SCHEMA_MAPPING, "/x"), STORE_MISSING);
 	assert_false(is_routed(s, "/x/y"));
 }
@@ -382,7 +220,7 @@ static void test_clients(void **state)
 	assert_true(client_of(snapshot, second)->expires_at_ms == 0);
 	snapshot_unref(snapshot);
 	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:clients"), "1");
-	assert_int_equal(delete(s, SCHEMA_CLIENT, "c1"), STORE_OK);
+	assert_int_equal(remove_entry(s, SCHEMA_CLIENT, "c1"), STORE_OK);
 	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:clients"), "0");
 }
 
@@ -469,153 +307,6 @@ static void test_replaces_all_or_nothing(void **state)
 	assert_false(is_routed(s, "/a"));
 }
 
-static void test_redis_that_comes_back_empty(void **state)
-{
-	struct store *s = *state;
-	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
-	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"), STORE_OK);
-	struct snapshot *before = refresh(s);
-	size_t told = count_in_journal("Redis came back empty");
-	redis_fixture_kill(&redis);
-
-	struct faults faults = { 0 };
-	struct snapshot *away;
-	assert_int_equal(store_refresh(s, &away, &faults), STORE_UNAVAILABLE);
-	assert_ptr_equal(away, before);
-	faults_fini(&faults);
-	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/y\",\"target\":\"http://h\"}"), STORE_UNAVAILABLE);
-	assert_said("Redis is not available: connect: ");
-	assert_int_equal(list(s, SCHEMA_MAPPING), STORE_UNAVAILABLE);
-
-	redis_fixture_start(&redis);
-	assert_true(is_routed(s, "/x"));
-	assert_int_equal(count_in_journal("Redis came back empty"), told + 1);
-	struct snapshot *after = refresh(s);
-	assert_string_equal(snapshot_pool(after, "p")->keys[0]->secret, "sk-vendor-1234567890");
-	assert_string_equal(snapshot_jwt_secret(after), snapshot_jwt_secret(before));
-	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:mappings /x"), "http://h");
-	struct store *fresh = new_store(NULL);
-	assert_true(is_routed(fresh, "/x"));
-	store_free(fresh);
-	snapshot_unref(before);
-	snapshot_unref(away);
-	snapshot_unref(after);
-}
-
-static void test_hung_redis(void **state)
-{
-	struct timespec start, end;
-	assert_true(is_routed(*state, "/openai"));
-	kill(redis.pid, SIGSTOP);
-	clock_gettime(CLOCK_MONOTONIC, &start);
-	assert_int_equal(create(*state, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_UNAVAILABLE);
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	kill(redis.pid, SIGCONT);
-	assert_true(end.tv_sec - start.tv_sec < 4);
-	assert_said("no answer within");
-	assert_false(is_routed(*state, "/x"));
-}
-
-struct race {
-	struct store *store;
-	int number;
-	int created, existing;
-};
-
-static void *race_to_create(void *argument)
-{
-	struct race *race = argument;
-	for (int i = 0; i < 20; i++) {
-		struct faults faults = { 0 };
-		cJSON *object, *input = cJSON_CreateObject();
-		char id[32];
-		snprintf(id, sizeof(id), "c%d", i);
-		cJSON_AddStringToObject(input, "id", id);
-		enum store_result result = store_create(race->store, SCHEMA_CLIENT, input, &object, &faults);
-		race->created += result == STORE_OK;
-		race->existing += result == STORE_EXISTS;
-		if (result == STORE_UNAVAILABLE)
-			print_message("%s\n", faults.items[0]);
-		cJSON_Delete(object);
-		cJSON_Delete(input);
-		faults_fini(&faults);
-	}
-	return NULL;
-}
-
-static void test_nodes_race(void **state)
-{
-	(void)state;
-	struct race races[3] = { { .number = 0 } };
-	pthread_t threads[3];
-	for (int i = 0; i < 3; i++) {
-		races[i].store = new_store(NULL);
-		pthread_create(&threads[i], NULL, race_to_create, &races[i]);
-	}
-	int created = 0, existing = 0;
-	for (int i = 0; i < 3; i++) {
-		pthread_join(threads[i], NULL);
-		created += races[i].created;
-		existing += races[i].existing;
-		store_free(races[i].store);
-	}
-	assert_int_equal(created, 20);
-	assert_int_equal(existing, 40);
-	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:clients"), "20");
-	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:mappings"), "19");
-}
-
-static void test_shares_the_jwt_secret(void **state)
-{
-	struct store *other = new_store(NULL);
-	struct snapshot *one = refresh(*state), *two = refresh(other);
-	assert_string_equal(snapshot_jwt_secret(one), snapshot_jwt_secret(two));
-	assert_int_equal(strlen(snapshot_jwt_secret(one)), 43);
-	snapshot_unref(one);
-	snapshot_unref(two);
-	store_free(other);
-}
-
-static double seconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-static void test_a_hundred_thousand_clients(void **state)
-{
-	enum { COUNT = 100000 };
-	is_routed(*state, "/x");
-	for (int i = 0; i < COUNT; i++)
-		redisAppendCommand(redis.cli, "HSET apiproxy:clients %032x%032x {\"id\":\"client-%d\",\"name\":\"n\",\"rpm\":%d,\"input_tpm\":100000,\"mappings\":[\"/openai\"]}", i, i, i, i);
-	for (int i = 0; i < COUNT; i++) {
-		void *reply;
-		assert_int_equal(redisGetReply(redis.cli, &reply), REDIS_OK);
-		freeReplyObject(reply);
-	}
-	double start = seconds();
-	struct snapshot *snapshot = refresh(*state);
-	double loaded = seconds() - start;
-	start = seconds();
-	for (int i = 0; i < COUNT; i++) {
-		char id[32];
-		snprintf(id, sizeof(id), "client-%d", i);
-		const struct subject *client = snapshot_client(snapshot, id);
-		assert_int_equal(client->limits.rpm, i);
-		assert_ptr_equal(snapshot_client_by_sha256(snapshot, client->key_sha256), client);
-	}
-	double found = seconds() - start;
-	start = seconds();
-	assert_int_equal(create(*state, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
-	assert_true(is_routed(*state, "/x"));
-	double edited = seconds() - start;
-	print_message("100000 clients: loaded in %.0f ms, found twice each in %.0f ms, a mapping edited in %.0f ms\n",
-		loaded * 1e3, found * 1e3, edited * 1e3);
-	assert_true(loaded < 30 && found < 5); /* far from it, but for sanitizers */
-	snapshot_unref(snapshot);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -631,11 +322,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_client_given_by_digest, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_users, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_replaces_all_or_nothing, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_redis_that_comes_back_empty, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_hung_redis, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_nodes_race, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_shares_the_jwt_secret, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_a_hundred_thousand_clients, set_up, tear_down),
 	};
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,165 @@
+/* store: a Redis that fails, several nodes over one Redis, and many clients. */
+#include "store_fixture.h"
+
+#include <pthread.h>
+#include <time.h>
+
+static void test_redis_that_comes_back_empty(void **state)
+{
+	struct store *s = *state;
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
+	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"), STORE_OK);
+	struct snapshot *before = refresh(s);
+	size_t told = count_in_journal("Redis came back empty");
+	redis_fixture_kill(&redis);
+
+	struct faults faults = { 0 };
+	struct snapshot *away;
+	assert_int_equal(store_refresh(s, &away, &faults), STORE_UNAVAILABLE);
+	assert_ptr_equal(away, before);
+	faults_fini(&faults);
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/y\",\"target\":\"http://h\"}"), STORE_UNAVAILABLE);
+	assert_said("Redis is not available: connect: ");
+	assert_int_equal(list(s, SCHEMA_MAPPING), STORE_UNAVAILABLE);
+
+	redis_fixture_start(&redis);
+	assert_true(is_routed(s, "/x"));
+	assert_int_equal(count_in_journal("Redis came back empty"), told + 1);
+	struct snapshot *after = refresh(s);
+	assert_string_equal(snapshot_pool(after, "p")->keys[0]->secret, "sk-vendor-1234567890");
+	assert_string_equal(snapshot_jwt_secret(after), snapshot_jwt_secret(before));
+	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:mappings /x"), "http://h");
+	struct store *fresh = new_store(NULL);
+	assert_true(is_routed(fresh, "/x"));
+	store_free(fresh);
+	snapshot_unref(before);
+	snapshot_unref(away);
+	snapshot_unref(after);
+}
+
+static void test_hung_redis(void **state)
+{
+	struct timespec start, end;
+	assert_true(is_routed(*state, "/openai"));
+	kill(redis.pid, SIGSTOP);
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	assert_int_equal(create(*state, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_UNAVAILABLE);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	kill(redis.pid, SIGCONT);
+	assert_true(end.tv_sec - start.tv_sec < 4);
+	assert_said("no answer within");
+	assert_false(is_routed(*state, "/x"));
+}
+
+struct race {
+	struct store *store;
+	int number;
+	int created, existing;
+};
+
+static void *race_to_create(void *argument)
+{
+	struct race *race = argument;
+	for (int i = 0; i < 20; i++) {
+		struct faults faults = { 0 };
+		cJSON *object, *input = cJSON_CreateObject();
+		char id[32];
+		snprintf(id, sizeof(id), "c%d", i);
+		cJSON_AddStringToObject(input, "id", id);
+		enum store_result result = store_create(race->store, SCHEMA_CLIENT, input, &object, &faults);
+		race->created += result == STORE_OK;
+		race->existing += result == STORE_EXISTS;
+		if (result == STORE_UNAVAILABLE)
+			print_message("%s\n", faults.items[0]);
+		cJSON_Delete(object);
+		cJSON_Delete(input);
+		faults_fini(&faults);
+	}
+	return NULL;
+}
+
+static void test_nodes_race(void **state)
+{
+	(void)state;
+	struct race races[3] = { { .number = 0 } };
+	pthread_t threads[3];
+	for (int i = 0; i < 3; i++) {
+		races[i].store = new_store(NULL);
+		pthread_create(&threads[i], NULL, race_to_create, &races[i]);
+	}
+	int created = 0, existing = 0;
+	for (int i = 0; i < 3; i++) {
+		pthread_join(threads[i], NULL);
+		created += races[i].created;
+		existing += races[i].existing;
+		store_free(races[i].store);
+	}
+	assert_int_equal(created, 20);
+	assert_int_equal(existing, 40);
+	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:clients"), "20");
+	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:mappings"), "19");
+}
+
+static void test_shares_the_jwt_secret(void **state)
+{
+	struct store *other = new_store(NULL);
+	struct snapshot *one = refresh(*state), *two = refresh(other);
+	assert_string_equal(snapshot_jwt_secret(one), snapshot_jwt_secret(two));
+	assert_int_equal(strlen(snapshot_jwt_secret(one)), 43);
+	snapshot_unref(one);
+	snapshot_unref(two);
+	store_free(other);
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void test_a_hundred_thousand_clients(void **state)
+{
+	enum { COUNT = 100000 };
+	is_routed(*state, "/x");
+	for (int i = 0; i < COUNT; i++)
+		redisAppendCommand(redis.cli, "HSET apiproxy:clients %032x%032x {\"id\":\"client-%d\",\"name\":\"n\",\"rpm\":%d,\"input_tpm\":100000,\"mappings\":[\"/openai\"]}", i, i, i, i);
+	for (int i = 0; i < COUNT; i++) {
+		void *reply;
+		assert_int_equal(redisGetReply(redis.cli, &reply), REDIS_OK);
+		freeReplyObject(reply);
+	}
+	double start = seconds();
+	struct snapshot *snapshot = refresh(*state);
+	double loaded = seconds() - start;
+	start = seconds();
+	for (int i = 0; i < COUNT; i++) {
+		char id[32];
+		snprintf(id, sizeof(id), "client-%d", i);
+		const struct subject *client = snapshot_client(snapshot, id);
+		assert_int_equal(client->limits.rpm, i);
+		assert_ptr_equal(snapshot_client_by_sha256(snapshot, client->key_sha256), client);
+	}
+	double found = seconds() - start;
+	start = seconds();
+	assert_int_equal(create(*state, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
+	assert_true(is_routed(*state, "/x"));
+	double edited = seconds() - start;
+	print_message("100000 clients: loaded in %.0f ms, found twice each in %.0f ms, a mapping edited in %.0f ms\n",
+		loaded * 1e3, found * 1e3, edited * 1e3);
+	assert_true(loaded < 30 && found < 5); /* far from it, but for sanitizers */
+	snapshot_unref(snapshot);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_redis_that_comes_back_empty, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_hung_redis, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_nodes_race, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_shares_the_jwt_secret, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_hundred_thousand_clients, set_up, tear_down),
+	};
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
