@@ -1,4 +1,4 @@
-/* figures: the bodies of /stats, /metrics and /performance (contract section 6); that of /errors is
+/* figures: the bodies of /stats, /metrics and /performance; that of /errors is
  * journal_to_json().
  *
  * Everything recorded before the call is in the answer: the rings are drained first. Any thread;

@@ -1,15 +1,13 @@
-/* resource: mappings, vendor keys, clients and users, one set of verbs for the four of them
- * (contract, section 5). state/store does the work; here its results become answers. No state; a
- * lane's thread. */
+/* resource: mappings, vendor keys, clients and users, one set of verbs for the four of them.
+ * state/store does the work; here its results become answers. No state; a lane's thread. */
 #include "admin/resource.h"
-
-#include "state/journal.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 
 #include "base/check.h"
 #include "ops/watcher.h"
+#include "state/journal.h"
 
 void resource_fail(struct admin_reply *reply, enum store_result result, struct faults *faults)
 {

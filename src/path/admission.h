@@ -1,4 +1,4 @@
-/* admission: may this request go now, and with which vendor key (contract section 4, Admission).
+/* admission: may this request go now, and with which vendor key.
  *
  * Order: concurrency, the three windows, the mapping's queue, the vendor key. One script call in
  * Redis decides all of it by Redis' own clock; a request that is refused at one stage has taken

@@ -1,5 +1,5 @@
 /* rewrite: the heads that go out, from the heads that came in: end-to-end fields in their order, their
- * case, their values; hop-by-hop fields left out; what contract sections 3 and 4 say is put in. */
+ * case, their values; hop-by-hop fields left out; what the mapping and the answer ask for is put in. */
 #ifndef APIPROXY_PATH_REWRITE_H
 #define APIPROXY_PATH_REWRITE_H
 

@@ -1,4 +1,4 @@
-/* route: from the request target to where it goes (contract, section 2). Pure: no state, any thread. */
+/* route: from the request target to where it goes. Pure: no state, any thread. */
 #ifndef APIPROXY_PATH_ROUTE_H
 #define APIPROXY_PATH_ROUTE_H
 

@@ -1,4 +1,4 @@
-/* usage: token counts, read from what passes by (contract section 4, Metering). Bounded state, no
+/* usage: token counts, read from what passes by. Bounded state, no
  * copy of a body, any segmentation. Pure: belongs to whoever holds it.
  *
  * Reads OpenAI `usage` (chat, completions, responses, embeddings), Anthropic message_start and

@@ -1,4 +1,4 @@
-/* problem: every failure that apiproxy itself answers, one row each (contract, section 4). */
+/* problem: every failure that apiproxy itself answers, one row each. */
 #ifndef APIPROXY_STATE_PROBLEM_H
 #define APIPROXY_STATE_PROBLEM_H
 

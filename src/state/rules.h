@@ -1,6 +1,6 @@
-/* rules: what a text must look like to be a prefix, a target, an id, a time (contract, sections 2, 4
- * and 5). The checks return NULL, or an English text that completes "prefix: …". They do not keep
- * what they are given. Any thread. */
+/* rules: what a text must look like to be a prefix, a target, an id, a time. The checks
+ * return NULL, or an English text that completes "prefix: …". They do not keep what they are given.
+ * Source: docs/api.md. Any thread. */
 #ifndef APIPROXY_STATE_RULES_H
 #define APIPROXY_STATE_RULES_H
 

@@ -7,7 +7,7 @@
  *   key     "key_encrypted" (state/secrets), or "key" in plain text just before it is sealed
  *   client  "key_sha256" (64 hex digits, lower case)
  *   user    "password_hash" (crypt(3)), or "password" in plain text just before it is hashed
- * Source: contract, sections 2, 4, 5, 7. No state; any thread. */
+ * Source: docs/api.md. No state; any thread. */
 #ifndef APIPROXY_STATE_SCHEMA_H
 #define APIPROXY_STATE_SCHEMA_H
 

@@ -1,4 +1,4 @@
-/* schema_fields: what a mapping, vendor key, client and user consist of (contract, section 4). */
+/* schema_fields: what a mapping, vendor key, client and user consist of. */
 #include "state/schema_fields.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* settings: what the process was started with (contract section 1). One table (settings.def)
+/* settings: what the process was started with. One table (settings.def)
  * says all there is to say about a setting.
  *
  * First wins: the environment, .env in the working directory, the ini file (--config, else

@@ -12,7 +12,7 @@
 
 enum dialect_id { DIALECT_OPENAI, DIALECT_ANTHROPIC, DIALECT_GEMINI };
 
-struct target {              /* contract section 2: http(s)://host[:port][/base] */
+struct target {              /* http(s)://host[:port][/base] */
 	const char *url;         /* as it was given */
 	const char *host;        /* for connecting: no brackets */
 	const char *authority;   /* for the Host field: as given, brackets and port kept */

@@ -1,4 +1,4 @@
-/* store: the configuration in Redis: names, loading, changing, publishing (contract, sections 5, 7).
+/* store: the configuration in Redis: names, loading, changing, publishing.
  *
  *   apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users   the hashes (state/schema)
  *   apiproxy:changed        channel; payload: the name of the hash that changed

@@ -1,4 +1,4 @@
-"""The REST API of contract section 5: each row, each error, and changes made with redis-cli."""
+"""The REST API: each row, each error, and changes made with redis-cli."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of the configuration while traffic runs, and its first filling (contract, section 5).
+"""Changes of the configuration while traffic runs, and its first filling.
 
 The resources one by one are in test_api.py.
 """

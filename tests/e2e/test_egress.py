@@ -1,4 +1,4 @@
-"""The way out: egress proxies, and TLS that is always verified (contract, section 3)."""
+"""The way out: egress proxies, and TLS that is always verified."""
 
 from __future__ import annotations
 

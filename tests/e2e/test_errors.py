@@ -1,4 +1,4 @@
-"""Errors that apiproxy itself makes: status, code, and the dialect's shape (contract, section 4)."""
+"""Errors that apiproxy itself makes: status, code, and the dialect's shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expect: 100-continue is end to end (contract, section 3)."""
+"""Expect: 100-continue is end to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vendor keys: which answers try the next one, and which say nothing about a key (contract, section 4)."""
+"""Vendor keys: which answers try the next one, and which say nothing about a key."""
 
 from __future__ import annotations
 

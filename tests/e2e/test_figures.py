@@ -1,4 +1,4 @@
-"""Pages and figures (contract, section 6)."""
+"""Pages and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends that come too early, from either side (contract, section 3)."""
+"""Ends that come too early, from either side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each refusal of a managed mapping, in each dialect, as the vendor's SDK raises it (contract, section 4, Errors)."""
+"""Each refusal of a managed mapping, in each dialect, as the vendor's SDK raises it."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_sdk_raises_its_usual_exception(one, vendor, authority, request, dialect
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_shape_of_each_error(one, vendor, dialect):
-    """The members that the contract names, and no others at the top."""
+    """The members that the dialect has, and no others at the top."""
     prefix = one.map(vendor.url, dialect=dialect, auth="required")
     answer = ask(one[0], prefix, "wrong", path=PATHS[dialect])
     body = answer.json()

@@ -1,4 +1,4 @@
-"""Who is asking (contract, section 4): credentials, what reaches the vendor, mappings lists, preflights."""
+"""Who is asking: credentials, what reaches the vendor, mappings lists, preflights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vendor keys: choice, health, failover (contract, section 4, Admission 4 and Vendor key)."""
+"""Vendor keys: choice, health, failover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Concurrency and the three windows, over nodes (contract, section 4, Admission 1 and 2)."""
+"""Concurrency and the three windows, over nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logins and clients over several nodes (contract, sections 4 and 5)."""
+"""Logins and clients over several nodes."""
 
 from __future__ import annotations
 

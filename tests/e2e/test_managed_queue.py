@@ -1,4 +1,4 @@
-"""The queue of a mapping, over nodes (contract, section 4, Admission 3)."""
+"""The queue of a mapping, over nodes."""
 
 from __future__ import annotations
 

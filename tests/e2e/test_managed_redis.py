@@ -1,4 +1,4 @@
-"""A Redis that dies, hangs and comes back, under managed mappings (contract, limits.on_redis_failure)."""
+"""A Redis that dies, hangs and comes back, under managed mappings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a managed request costs and where that is shown (contract, sections 4 Metering, 5 usage, 6); and the rest of its way."""
+"""What a managed request costs and where that is shown; and the rest of its way."""
 
 from __future__ import annotations
 

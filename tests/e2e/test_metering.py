@@ -1,4 +1,4 @@
-"""Tokens are read from what the vendor says, and no byte of it changes (contract, section 4, Metering)."""
+"""Tokens are read from what the vendor says, and no byte of it changes."""
 
 from __future__ import annotations
 

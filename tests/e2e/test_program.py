@@ -1,4 +1,4 @@
-"""The program: options, settings, files, signals (contract, section 1)."""
+"""The program: options, settings, files, signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration in Redis, changed there and by other nodes; and Redis in trouble (contract, sections 4, 5, 7)."""
+"""Configuration in Redis, changed there and by other nodes; and Redis in trouble."""
 
 from __future__ import annotations
 

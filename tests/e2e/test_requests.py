@@ -1,4 +1,4 @@
-"""A request on its way up (contract, section 3): what arrives is what was sent."""
+"""A request on its way up: what arrives is what was sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer on its way down (contract, section 3)."""
+"""An answer on its way down."""
 
 from __future__ import annotations
 

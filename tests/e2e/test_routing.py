@@ -1,4 +1,4 @@
-"""Which request goes where (contract, section 2)."""
+"""Which request goes where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ambiguous and malformed requests (contract, section 3): 400, closed, nothing reaches an upstream."""
+"""Ambiguous and malformed requests: 400, closed, nothing reaches an upstream."""
 
 from __future__ import annotations
 

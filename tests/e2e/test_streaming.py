@@ -1,4 +1,4 @@
-"""Bytes leave as they arrive (contract, section 3): proven by handshakes, not by clocks."""
+"""Bytes leave as they arrive: proven by handshakes, not by clocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upgrade: websocket is tunnelled both ways (contract, section 3)."""
+"""Upgrade: websocket is tunnelled both ways."""
 
 from __future__ import annotations
 

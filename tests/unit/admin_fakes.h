@@ -23,6 +23,7 @@ static void fake_reply(const char *name, const struct admin_request *r, struct a
 	void name(const struct admin_request *r, struct admin_reply *reply) { fake_reply(#name, r, reply); }
 FAKE_HANDLER(page_get)
 FAKE_HANDLER(page_get_static)
+FAKE_HANDLER(page_get_admin_slash)
 FAKE_HANDLER(health_get)
 FAKE_HANDLER(stats_get)
 FAKE_HANDLER(metrics_get)

@@ -55,6 +55,7 @@ static void test_rows(void **state)
 		{"GET", "/", "page_get", PAGE_INDEX, ""},
 		{"HEAD", "/index.html", "page_get", PAGE_INDEX, ""},
 		{"GET", "/admin", "page_get", PAGE_ADMIN, ""},
+		{"GET", "/admin/", "page_get_admin_slash", 0, ""},
 		{"GET", "/static/a.js", "page_get_static", 0, "a.js"},
 		{"POST", "/auth/login", "login_post", 0, ""},
 		{"GET", "/api/mappings", "resource_list", SCHEMA_MAPPING, ""},

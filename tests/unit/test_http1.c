@@ -1,4 +1,4 @@
-/* http1: what is accepted and what is refused, of heads, framing, Host and chunks (contract, section 3);
+/* http1: what is accepted and what is refused, of heads, framing, Host and chunks;
  * chunks in every segmentation. */
 #include <setjmp.h>
 #include <stdarg.h>

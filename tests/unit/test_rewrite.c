@@ -1,4 +1,4 @@
-/* rewrite: the heads that go out, byte for byte (contract, sections 3 and 4). */
+/* rewrite: the heads that go out, byte for byte. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
