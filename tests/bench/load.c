@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/sendfile.h>
 
 #include "load_response.h"
@@ -455,8 +454,7 @@ int main(int argc, char **argv)
 		parse_option(argv[i]);
 	if (!port || !connections || connections > CONNECTIONS_MAX)
 		tool_die("load: port, and connections of 1 to %d, are needed", CONNECTIONS_MAX);
-	tool_raise_descriptor_limit();
-	prctl(PR_SET_TIMERSLACK, 1L);
+	tool_init();
 	conns = calloc(connections, sizeof *conns);
 	idle = calloc(connections, sizeof *idle);
 	samples = calloc(SAMPLES_MAX, sizeof *samples);

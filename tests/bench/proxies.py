@@ -167,8 +167,10 @@ class Proxy:
     def redis_pids(self) -> list[int]:
         return [p for p in descendants(self.process.pid) if process_name(p) == "redis-server"]
 
-    def pss_kb(self) -> int:
-        return sum(kilobytes(p, "smaps_rollup", "Pss") for p in self.pids())
+    def own_kb(self) -> int:
+        """Memory that is not a file's: libraries may be shared with whatever else runs."""
+        fields = ("Pss_Anon", "Pss_Shmem")
+        return sum(kilobytes(p, "smaps_rollup", field) for p in self.pids() for field in fields)
 
     def rss_kb(self) -> int:
         """Of the largest process: others share most of it."""

@@ -99,6 +99,8 @@ def run_all(options: argparse.Namespace, folder: Path) -> list[dict]:
                 continue
             if options.quick and not scene.in_quick and not options.scene:
                 continue
+            if vendor.poll() is not None:
+                raise RuntimeError(f"the vendor ended with {vendor.returncode}")
             began = time.monotonic()
             result = scenes.run_scene(scene, tools)
             result["seconds"] = round(time.monotonic() - began, 1)

@@ -128,7 +128,7 @@ def quiet_streams(count: int) -> Callable[[Tools, Proxy], Figures]:
     """One event each 2 s; the memory is read while all are still open."""
 
     def window(tools: Tools, proxy: Proxy) -> Figures:
-        before = proxy.pss_kb()
+        before = proxy.own_kb()
         command = load_command(
             tools, proxy, "streams", connections=count, path=EVENTS.format(2_000_000),
             warm_ms=2100, measure_ms=2000 if tools.quick else 4000, hold=1,
@@ -141,7 +141,7 @@ def quiet_streams(count: int) -> Callable[[Tools, Proxy], Figures]:
             if not line:
                 raise RuntimeError(f"{proxy.name}: {load.stderr.read().strip()}")
             figures = stream_figures(json.loads(line))
-            figures["kb_per_stream"] = (proxy.pss_kb() - before) / figures["streams"]
+            figures["kb_per_stream"] = (proxy.own_kb() - before) / figures["streams"]
             figures["idle_mb"] = before / 1024
             return figures
         finally:
@@ -156,15 +156,16 @@ def bodies(mode: str, connections: int, megabytes: int) -> Callable[[Tools, Prox
         size = megabytes * MEGABYTE
         path = f"/bench/v1/download?bytes={size}" if mode == "download" else "/bench/v1/upload"
         proxy.forget_peak()
-        before = proxy.pss_kb()
+        before = proxy.own_kb()
         r = run_load(tools, proxy, mode, connections=connections, bytes=size, path=path)
+        if r["errors"]:
+            raise RuntimeError(f"{proxy.name}: {r['errors']} answers were no 200")
         moved = size * connections
         return {
             "mb_per_s": moved / MEGABYTE / (r["elapsed_ns"] / 1e9),
             "cpu_s_per_gb": r["cpu_ns"] / moved,
             "peak_mb": proxy.peak_kb() / 1024,
-            "grown_mb": (proxy.pss_kb() - before) / 1024,
-            "errors": r["errors"],
+            "grown_mb": (proxy.own_kb() - before) / 1024,
         }
 
     return window
@@ -177,7 +178,7 @@ def idle(tools: Tools, proxy: Proxy) -> Figures:
     proxy.start(configure=False)
     figures["ready_ms"] = proxy.ready_ms
     figures["rss_mb"] = proxy.rss_kb() / 1024
-    figures["pss_mb"] = proxy.pss_kb() / 1024
+    figures["own_mb"] = proxy.own_kb() / 1024
     return figures
 
 
@@ -258,7 +259,7 @@ SCENES = [
             Column("first_ready_ms", "ready ms, first start", "{:.0f}"),
             Column("ready_ms", "ready ms", "{:.0f}"),
             Column("rss_mb", "RSS MB", "{:.1f}"),
-            Column("pss_mb", "PSS MB, all processes", "{:.1f}"),
+            Column("own_mb", "without files' pages", "{:.1f}"),
         ],
         5, 2, one_at_a_time=True,
     ),
@@ -310,7 +311,7 @@ def summary(scene: Scene, windows: dict[str, list[Figures]]) -> dict[str, dict]:
     found = {}
     for name, own in windows.items():
         figures = {key: statistics.median(w[key] for w in own) for key in own[0]}
-        figures["errors" if "errors" in figures else "lost"] = sum(w.get("errors", w.get("lost", 0)) for w in own)
+        figures |= {key: sum(w[key] for w in own) for key in ("errors", "lost") if key in figures}
         ratios = {c.key: ratio_to(own, base, c.key) for c in scene.columns if c.ratio}
         found[name] = {"median": figures, "of_nginx": ratios}
     return found

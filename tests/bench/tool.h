@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -38,13 +40,16 @@ static inline uint64_t tool_now_ns(void)
 	return (uint64_t)t.tv_sec * TOOL_NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-static inline void tool_raise_descriptor_limit(void)
+/* What every tool needs first: many descriptors, exact timers, and errors where a peer has gone. */
+static inline void tool_init(void)
 {
 	struct rlimit limit;
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);
 	}
+	signal(SIGPIPE, SIG_IGN);
+	prctl(PR_SET_TIMERSLACK, 1L);
 }
 
 static inline void tool_no_delay(int fd)

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <strings.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/sendfile.h>
 
 #include "tool.h"
@@ -316,8 +315,7 @@ static int wait_for(struct epoll_event *events)
 int main(void)
 {
 	struct epoll_event events[EVENTS_PER_TURN];
-	tool_raise_descriptor_limit();
-	prctl(PR_SET_TIMERSLACK, 1L);
+	tool_init();
 	make_answer();
 	zeros_fd = tool_zeros(ZEROS_BYTES);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
