@@ -201,7 +201,7 @@ static void start_state(struct program *p)
 	};
 	memcpy(options.master_key, p->master_key, sizeof options.master_key);
 	p->store = store_new(&options);
-	p->admission = admission_node_new(&p->redis, p->node, (enum admission_failure_policy)p->settings.limits_on_redis_failure);
+	p->admission = admission_node_new(&p->redis, (enum admission_failure_policy)p->settings.limits_on_redis_failure);
 	p->watcher = watcher_new(p->store, &p->redis, (struct watcher_sink){publish, p});
 	p->figures = (struct figures_sources){
 		.version = APIPROXY_VERSION,

@@ -103,7 +103,7 @@ bool admin_query_is(const char *query, const char *name, const char *value);
 
 bool admin_draining(const struct admin *admin);
 
-/* The connection to Redis that handlers share, for short calls (each wait at most 1 s); held until
+/* The connection to Redis that handlers share, for short calls (each wait at most 250 ms); held until
  * released. Only in rows with a lane. */
 struct redis_sync *admin_redis_acquire(struct admin *admin);
 void admin_redis_release(struct admin *admin);

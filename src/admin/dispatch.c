@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "base/check.h"
+#include "base/text.h"
 #include "state/schema.h"
 #include "state/secrets.h"
 #include "state/settings.h"
@@ -140,33 +140,6 @@ static void reply_unauthorized(const struct dispatch_row *row, struct admin_repl
 	admin_reply_header(reply, "WWW-Authenticate", "Bearer realm=\"apiproxy\"");
 }
 
-static int hex_digit(char c)
-{
-	static const char digits[] = "0123456789abcdef0123456789ABCDEF";
-	const char *at = c ? strchr(digits, c) : NULL;
-	return at ? (int)(at - digits) % 16 : -1;
-}
-
-/* RFC 3986, section 2.1. NULL: an escape that is none, or that stands for NUL. */
-static char *decode(const char *text, size_t length)
-{
-	char *decoded = check_calloc(1, length + 1), *out = decoded;
-	for (size_t i = 0; i < length; i++, out++) {
-		*out = text[i];
-		if (text[i] != '%')
-			continue;
-		int high = i + 2 < length ? hex_digit(text[i + 1]) : -1;
-		int low = i + 2 < length ? hex_digit(text[i + 2]) : -1;
-		if (high < 0 || low < 0 || high + low == 0) {
-			free(decoded);
-			return NULL;
-		}
-		*out = (char)(high * 16 + low);
-		i += 2;
-	}
-	return decoded;
-}
-
 const struct dispatch_row *dispatch_find(struct admin_request *request, const char *authorization,
 	struct admin_reply *reply)
 {
@@ -184,7 +157,7 @@ const struct dispatch_row *dispatch_find(struct admin_request *request, const ch
 		reply_unauthorized(first, reply);
 	} else if (!row) {
 		reply_method_not_allowed(first, reply);
-	} else if (!(request->tail = decode(tail, length))) {
+	} else if (!(request->tail = text_percent_decoded(tail, length))) {
 		admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "The path has a %% that is no escape: %s", request->path);
 	} else {
 		request->detail = row->detail;

@@ -1,5 +1,4 @@
-/* figures: the bodies of /stats, /metrics and /performance; that of /errors is
- * journal_to_json().
+/* figures: the bodies of /stats, /metrics and /performance; that of /errors is journal_to_json().
  *
  * Everything recorded before the call is in the answer: the rings are drained first. Any thread;
  * only figures_stats() of the cluster asks Redis (when that does not answer: this node alone).

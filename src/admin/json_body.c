@@ -8,35 +8,13 @@
 
 #include <cjson/cJSON.h>
 
-/* The length of the UTF-8 sequence at text, 0 where there is none (RFC 3629, section 4). */
-static size_t utf8_sequence(const unsigned char *text, size_t left)
-{
-	/* clang-format off */
-	static const struct { unsigned char low, high, second_low, second_high, length; } rows[] = {
-		{0x00, 0x7f, 0, 0, 1},          {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-		{0xe1, 0xec, 0x80, 0xbf, 3},    {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-		{0xf0, 0xf0, 0x90, 0xbf, 4},    {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-	};
-	/* clang-format on */
-	for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
-		if (text[0] < rows[row].low || text[0] > rows[row].high)
-			continue;
-		size_t length = rows[row].length;
-		if (length > left || (length > 1 && (text[1] < rows[row].second_low || text[1] > rows[row].second_high)))
-			return 0;
-		for (size_t i = 2; i < length; i++)
-			if ((text[i] & 0xc0) != 0x80)
-				return 0;
-		return length;
-	}
-	return 0;
-}
+#include "base/text.h"
 
 void admin_text_scrub(char *text)
 {
 	size_t left = strlen(text), step;
 	for (; left; text += step, left -= step)
-		if ((step = utf8_sequence((const unsigned char *)text, left)) == 0) {
+		if ((step = text_utf8_length(text, left)) == 0) {
 			*text = '?';
 			step = 1;
 		}
@@ -47,7 +25,7 @@ static const char *bad_text(const char *body, size_t length)
 {
 	const char *end = body + length;
 	for (const char *at = body; at < end;) {
-		size_t step = *at ? utf8_sequence((const unsigned char *)at, (size_t)(end - at)) : 0;
+		size_t step = *at ? text_utf8_length(at, (size_t)(end - at)) : 0;
 		if (step == 0 || (end - at >= 6 && memcmp(at, "\\u0000", 6) == 0))
 			return at;
 		at += *at == '\\' && end - at > 1 && at[1] == '\\' ? 2 : step; /* an escaped backslash */

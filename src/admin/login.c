@@ -2,9 +2,8 @@
  *
  * The password is looked at with crypt(3) on the hash lane, whose threads do nothing else; a name nobody
  * has costs the same work. For login_cache_seconds all nodes give the same token: it is kept in Redis
- * under the user and the mark of his password, so a new password is a new token at once. While Redis is
+ * under the user and the mark of the password, so a new password is a new token at once. While Redis is
  * away this node keeps it for itself. */
-#include <crypt.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,13 +12,13 @@
 
 #include <cjson/cJSON.h>
 #include <hiredis/hiredis.h>
-#include <openssl/crypto.h>
 
 #include "admin/admin.h"
 #include "admin/login_limit.h"
 #include "base/check.h"
 #include "path/identity.h"
 #include "state/redis_sync.h"
+#include "state/secrets.h"
 #include "state/settings.h"
 #include "state/snapshot.h"
 
@@ -39,20 +38,14 @@ static struct {
 
 /* ---- the password ---- */
 
-/* A hash that no password has, of the usual cost. */
+/* Of the usual cost; what it is the hash of does not matter. */
 static const char *nobody_hash(void)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	static char hash[CRYPT_OUTPUT_SIZE];
+	static char *hash;
 	pthread_mutex_lock(&lock);
-	if (!hash[0]) {
-		struct crypt_data *data = check_calloc(1, sizeof *data);
-		char setting[CRYPT_GENSALT_OUTPUT_SIZE];
-		CHECK(crypt_gensalt_rn("$y$", 0, NULL, 0, setting, sizeof setting));
-		const char *made = crypt_rn("", setting, data, sizeof *data);
-		snprintf(hash, sizeof hash, "%s", made ? made : setting);
-		free(data);
-	}
+	if (!hash)
+		hash = secrets_hash_password("");
 	pthread_mutex_unlock(&lock);
 	return hash;
 }
@@ -60,12 +53,7 @@ static const char *nobody_hash(void)
 static bool password_fits(const struct subject *user, const char *password)
 {
 	const char *hash = user && user->password_hash ? user->password_hash : nobody_hash();
-	struct crypt_data *data = check_calloc(1, sizeof *data);
-	const char *made = crypt_rn(password, hash, data, sizeof *data);
-	bool fits =
-		made && made[0] != '*' && strlen(made) == strlen(hash) && CRYPTO_memcmp(made, hash, strlen(hash)) == 0;
-	OPENSSL_cleanse(data, sizeof *data);
-	free(data);
+	bool fits = secrets_check_password(password, hash);
 	return fits && user && user->password_hash;
 }
 

@@ -1,6 +1,6 @@
-/* login_limit: the script's caller, and this node's own record of wrong passwords: a ring of the last ones, under a
- * lock. A wrong password costs a hash of tens of milliseconds on one of a few threads, so the
- * ring outlasts a minute. */
+/* login_limit: the script's caller, and this node's own record of wrong passwords: a ring of the last
+ * ones, under a lock. A wrong password costs a hash of tens of milliseconds on one of a few threads, so
+ * the ring outlasts a minute. */
 #include "admin/login_limit.h"
 
 #include <inttypes.h>
@@ -12,14 +12,13 @@
 #include <unistd.h>
 
 #include <hiredis/hiredis.h>
-#include <openssl/evp.h>
-#include <openssl/rand.h>
 
 #include "admin/admin.h"
 #include "base/check.h"
 #include "base/embedded.h"
 #include "base/loop.h"
 #include "state/redis_sync.h"
+#include "state/secrets.h"
 
 enum {
 	SPAN_MS = 60000,
@@ -28,7 +27,7 @@ enum {
 	ATTEMPT_LEASE_MS = 10000,
 	PAUSE_MS = 20,
 	PATIENCE_MS = 5000,
-	SEEN = 8192
+	SEEN = 8192,
 };
 
 struct wrong {
@@ -42,24 +41,18 @@ static struct {
 	size_t next;
 } seen = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static void sha256_hex(const char *text, char out[65])
-{
-	unsigned char digest[EVP_MAX_MD_SIZE];
-	unsigned size = 0;
-	CHECK(EVP_Digest(text, strlen(text), digest, &size, EVP_sha256(), NULL) == 1 && size == 32);
-	for (unsigned i = 0; i < size; i++)
-		snprintf(out + 2 * i, 3, "%02x", digest[i]);
-}
-
 void login_key_name(const char *username, char out[80])
 {
 	static const char valid[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 	size_t length = strlen(username);
+	uint8_t digest[32];
 	out[0] = '?';
 	if (length && length <= 64 && strspn(username, valid) == length)
 		memcpy(out, username, length + 1);
-	else
-		sha256_hex(username, out + 1);
+	else {
+		secrets_sha256(username, length, digest);
+		secrets_to_hex(digest, out + 1);
+	}
 }
 
 /* ---- this node ---- */
@@ -133,7 +126,7 @@ uint64_t login_limit_begin(struct login_attempt *a, struct admin *admin, const c
 	a->admin = admin;
 	login_key_name(username, a->user);
 	snprintf(a->address, sizeof a->address, "%s", *peer ? peer : "?");
-	CHECK(RAND_bytes((unsigned char *)&random, sizeof random) == 1);
+	secrets_random(&random, sizeof random);
 	snprintf(a->name, sizeof a->name, "%016" PRIx64, random);
 	while ((verdict = call(a, "try", &retry_ms)) == ASK_AGAIN) {
 		if (loop_now_us() / 1000 - began_ms > PATIENCE_MS)

@@ -1,7 +1,7 @@
 /* login_limit: 10 wrong passwords in 60 s for a user, 100 from an address, over all nodes, exact
- * sliding windows in Redis (login.lua). An attempt is announced before its password is looked at, so that many at once
- * do not slip through; those that might fill the limit wait for the ones under way. Where Redis fails, this node
- * counts what it has seen itself. Any thread; blocks. */
+ * sliding windows in Redis (login.lua). An attempt is announced before its password is looked at, so
+ * that many at once do not slip through; those that might fill the limit wait for the ones under way.
+ * Where Redis fails, this node counts what it has seen itself. Any thread; blocks. */
 #ifndef APIPROXY_ADMIN_LOGIN_LIMIT_H
 #define APIPROXY_ADMIN_LOGIN_LIMIT_H
 

@@ -55,12 +55,6 @@ static const struct field_name *find_name(const char *name, size_t length)
 	return NULL;
 }
 
-enum http_field_id http_field_identify(const char *name, size_t length)
-{
-	const struct field_name *f = length ? find_name(name, length) : NULL;
-	return f ? (enum http_field_id)f->id : HTTP_OTHER;
-}
-
 const struct http_field *http_find(const struct http_head *head, enum http_field_id id)
 {
 	for (unsigned i = 0; i < head->field_count; i++)
@@ -74,7 +68,7 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t';
 }
 
-/* Calls the loop body's owner for each element: moves *list behind it. false: no more. */
+/* The next element of a comma list, empty ones left out: *list moves behind it. false: no more. */
 static bool next_element(const char **list, const char *end, struct http_span *element)
 {
 	const char *at = *list;

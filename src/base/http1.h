@@ -92,7 +92,6 @@ enum http_parse {
 enum http_parse http_parse_request(struct http_head *head, const char *data, size_t length, const char **reason);
 enum http_parse http_parse_response(struct http_head *head, const char *data, size_t length, const char **reason);
 
-enum http_field_id http_field_identify(const char *name, size_t length);
 const struct http_field *http_find(const struct http_head *head, enum http_field_id id); /* the first one */
 bool http_connection_has(const struct http_head *head, const char *token); /* in any Connection field */
 bool http_span_is(const char *at, size_t length, const char *text); /* without regard to case */

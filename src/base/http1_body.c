@@ -1,9 +1,11 @@
 /* http1_body: taking chunked framing off, strictly: hexadecimal size without prefix or blanks, CRLF
  * at each line's end, bounded extensions and trailers, which are dropped. A small state machine over
  * bytes; payload is compacted in place, a single chunk in a read is not moved at all. */
+#include "base/http1.h"
+
 #include <string.h>
 
-#include "base/http1.h"
+#include "base/text.h"
 
 enum chunk_state {
 	SIZE_FIRST, /* the first digit of a size */
@@ -23,14 +25,6 @@ enum chunk_state {
 
 enum { SIZE_DIGITS_MAX = 32, EXTENSION_MAX = 4096, TRAILERS_MAX = 16384 };
 
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static bool is_text(unsigned char c)
 {
 	return (c >= 0x20 && c != 0x7f) || c == '\t';
@@ -38,7 +32,7 @@ static bool is_text(unsigned char c)
 
 static bool size_byte(struct http_body *b, char c)
 {
-	int digit = hex_value(c);
+	int digit = text_hex_digit(c);
 	if (digit >= 0) {
 		if (b->remaining >> 59 || ++b->line_bytes > SIZE_DIGITS_MAX)
 			return false;

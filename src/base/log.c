@@ -9,11 +9,13 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/text.h"
 
 enum { LOG_MESSAGE_BYTES = 2048, LOG_LINE_BYTES = 6 * LOG_MESSAGE_BYTES + 256 };
 
@@ -26,16 +28,6 @@ void log_configure(enum log_level level, bool json)
 {
 	atomic_store_explicit(&log_least, (int)level, memory_order_relaxed);
 	atomic_store_explicit(&log_json, json, memory_order_relaxed);
-}
-
-bool log_level_parse(const char *text, enum log_level *level)
-{
-	for (size_t i = 0; i < sizeof level_names / sizeof *level_names; i++)
-		if (strcasecmp(text, level_names[i]) == 0) {
-			*level = (enum log_level)i;
-			return true;
-		}
-	return false;
 }
 
 bool log_enabled(enum log_level level)
@@ -53,29 +45,15 @@ static size_t put_time(char *out, size_t size)
 	return length + (size_t)snprintf(out + length, size - length, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
-/* Length of the UTF-8 sequence at p (RFC 3629), 0 where it is none. */
-static size_t utf8_length(const unsigned char *p)
-{
-	size_t length = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] <= 0xdf ? 2
-		: (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
-	for (size_t i = 1; i < length; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)
-		|| (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
-		return 0;
-	return length;
-}
-
 /* Out has room for six bytes for each of text. */
 static size_t put_text(char *out, const char *text, bool json)
 {
 	char *start = out;
-	for (const unsigned char *p = (const unsigned char *)text; *p;) {
-		size_t length = utf8_length(p);
-		if (length == 0 || *p < 0x20 || *p == 0x7f) {
+	for (const char *p = text; *p;) {
+		size_t length = text_utf8_length(p, SIZE_MAX);
+		if (length == 0 || (unsigned char)*p < 0x20 || *p == 0x7f) {
 			if (json && length)
-				out += sprintf(out, "\\u%04x", *p);
+				out += sprintf(out, "\\u%04x", (unsigned char)*p);
 			else
 				*out++ = '?';
 			p++;

@@ -8,7 +8,6 @@
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR };
 
 void log_configure(enum log_level level, bool json); /* any time, any thread */
-bool log_level_parse(const char *text, enum log_level *level); /* debug info warning error */
 bool log_enabled(enum log_level level);
 void log_write(enum log_level level, const char *module, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -1,7 +1,7 @@
 /* loop: epoll, a binary heap of timers, a list of deferred tasks, an eventfd mailbox.
  *
  * Invariants: everything but the mailbox belongs to the loop's thread. An epoll event carries the
- * watch's address; a watch removed during a turn is remembered by bumping `fd` to -1, so later
+ * watch's address; a watch removed during a turn is known by its `fd` of -1, so that later
  * events of the same turn are skipped. loop_free_later keeps memory until no event can name it.
  * A timer that is moved later stays where it is in the heap and is put right when it comes up:
  * time limits that are extended with each request cost a store. */
@@ -44,8 +44,6 @@ struct loop {
 	struct loop_watch mail_watch;
 };
 
-static __thread struct loop *current_loop;
-
 uint64_t loop_now_us(void)
 {
 	struct timespec t;
@@ -56,11 +54,6 @@ uint64_t loop_now_us(void)
 uint64_t loop_now_ms(const struct loop *l)
 {
 	return l->now_ms;
-}
-
-struct loop *loop_current(void)
-{
-	return current_loop;
 }
 
 static void on_mail(struct loop_watch *w, uint32_t events);
@@ -324,7 +317,6 @@ static int wait_ms(const struct loop *l)
 void loop_run(struct loop *l)
 {
 	struct epoll_event events[EVENTS_PER_TURN];
-	current_loop = l;
 	while (!l->stopping) {
 		int count = epoll_wait(l->epoll_fd, events, EVENTS_PER_TURN, wait_ms(l));
 		CHECK(count >= 0 || errno == EINTR);
@@ -338,5 +330,4 @@ void loop_run(struct loop *l)
 		run_tasks(l);
 		free_garbage(l);
 	}
-	current_loop = NULL;
 }

@@ -41,9 +41,6 @@ void loop_free(struct loop *l);
 void loop_run(struct loop *l);  /* until loop_stop() */
 void loop_stop(struct loop *l); /* any thread */
 
-/* The loop that runs in the calling thread, NULL outside of loop_run(). */
-struct loop *loop_current(void);
-
 /* Monotonic time, read once a turn. loop_now_us() reads the clock. */
 uint64_t loop_now_ms(const struct loop *l);
 uint64_t loop_now_us(void);

@@ -50,7 +50,6 @@ struct redis_async {
 	bool failed_before; /* DOWN was reached: no first connecting any more */
 	bool freeing;
 	unsigned greetings; /* answers that the connection's opening still waits for */
-	const char *reason;
 	struct loop_watch watch;
 	uint32_t events; /* what the watch is registered for */
 	bool wants_write;

@@ -5,7 +5,7 @@
  * fail at once (no waiting), and a probe goes on in the background until it answers again.
  * Scripts are loaded when the connection opens, and again when Redis has forgotten them
  * (NOSCRIPT): the call is then sent once more. Host names are resolved off the loop's thread.
- * One thread: the loop's. Errors are logged when the state changes, not per call. */
+ * One thread: the loop's. on_change tells when the state changes; nothing is logged here. */
 #ifndef APIPROXY_BASE_REDIS_ASYNC_H
 #define APIPROXY_BASE_REDIS_ASYNC_H
 

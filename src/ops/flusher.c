@@ -1,4 +1,4 @@
-/* flusher: the thread, and the name of the node. The thread owns nothing but its own clock: figures
+/* flusher: the thread. It owns nothing but its own clock: figures
  * and counts are the aggregate's and the store's, which lock. */
 #include "ops/flusher.h"
 

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,11 +14,12 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "state/secrets.h"
 #include "state/settings.h"
 
 #define MODULE "secrets"
 
-enum { SECRET_BYTES = 32, SECRET_FILE_BYTES = 4096 };
+enum { SECRET_FILE_BYTES = 4096 };
 
 bool data_dir_make(const char *path)
 {
@@ -44,26 +44,6 @@ bool data_dir_make(const char *path)
 		log_error(MODULE, "directory %s cannot be made: %s", path, strerror(errno));
 	free(partial);
 	return ok;
-}
-
-static void encode_hex(const uint8_t *bytes, size_t count, char *out)
-{
-	for (size_t i = 0; i < count; i++)
-		sprintf(out + 2 * i, "%02x", bytes[i]);
-}
-
-/* RFC 4648 section 5, without padding; 32 bytes give 43 characters. */
-static void encode_base64url(const uint8_t bytes[SECRET_BYTES], char *out)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-	unsigned buffer = 0, bits = 0;
-	for (size_t i = 0; i < SECRET_BYTES; i++) {
-		buffer = buffer << 8 | bytes[i];
-		for (bits += 8; bits >= 6; bits -= 6)
-			*out++ = digits[buffer >> (bits - 6) & 63];
-	}
-	*out++ = digits[buffer << (6 - bits) & 63];
-	*out = 0;
 }
 
 static bool token_is_valid(const char *text)
@@ -129,48 +109,38 @@ static char *read_file(const char *path)
 
 struct secret_file {
 	const char *name;
-	void (*generate)(char *out); /* SECRET_FILE_BYTES */
+	char *(*generate)(void);
 	bool (*is_valid)(const char *text);
 	const char *accepted;
 };
 
-static void random_bytes(uint8_t bytes[SECRET_BYTES])
+static char *generate_master_key(void)
 {
-	CHECK(RAND_bytes(bytes, SECRET_BYTES) == 1);
-}
-
-static void generate_token(char *out)
-{
-	uint8_t bytes[SECRET_BYTES];
-	random_bytes(bytes);
-	encode_base64url(bytes, out);
+	uint8_t bytes[SECRETS_KEY_BYTES];
+	char *text = check_calloc(1, SECRETS_HEX_CHARS + 1);
+	secrets_random(bytes, sizeof bytes);
+	secrets_to_hex(bytes, text);
 	explicit_bzero(bytes, sizeof bytes);
-}
-
-static void generate_master_key(char *out)
-{
-	uint8_t bytes[SECRET_BYTES];
-	random_bytes(bytes);
-	encode_hex(bytes, sizeof bytes, out);
-	explicit_bzero(bytes, sizeof bytes);
+	return text;
 }
 
 static const struct secret_file admin_token = {
-	"admin_token", generate_token, token_is_valid, "printable ASCII without spaces"};
+	"admin_token", secrets_new_token, token_is_valid, "printable ASCII without spaces"};
 static const struct secret_file master_key = {
 	"master_key", generate_master_key, master_key_is_valid, "64 hex digits"};
 
 static bool load(const char *data_dir, const struct secret_file *file, struct secret *out)
 {
-	char fresh[128];
 	if (!data_dir_make(data_dir))
 		return false;
 	out->path = check_printf("%s/%s", data_dir, file->name);
 	out->value = read_file(out->path);
 	if (!out->value && errno == ENOENT) {
-		file->generate(fresh);
+		char *fresh = file->generate();
 		out->created = create_file(out->path, fresh);
-		explicit_bzero(fresh, sizeof fresh);
+		int error = errno;
+		secrets_free(fresh);
+		errno = error;
 		if (out->created || errno == EEXIST)
 			out->value = read_file(out->path);
 	}
@@ -201,27 +171,18 @@ bool admin_token_load(const struct settings *s, struct secret *out)
 	return true;
 }
 
-static void decode_hex(const char *text, uint8_t key[32])
-{
-	for (size_t i = 0; i < 32; i++) {
-		unsigned byte = 0;
-		CHECK(sscanf(text + 2 * i, "%2x", &byte) == 1);
-		key[i] = (uint8_t)byte;
-	}
-}
-
 bool master_key_load(const struct settings *s, uint8_t key[32])
 {
 	struct secret secret = {0};
 	if (*s->secrets_master_key) {
-		decode_hex(s->secrets_master_key, key);
+		CHECK(secrets_from_hex(s->secrets_master_key, key)); /* settings have looked */
 		return true;
 	}
 	if (!load(s->server_data_dir, &master_key, &secret))
 		return false;
 	if (secret.created)
 		log_info(MODULE, "a new master key is in %s: keep a copy, vendor keys cannot be read without it", secret.path);
-	decode_hex(secret.value, key);
+	CHECK(secrets_from_hex(secret.value, key));
 	secret_fini(&secret);
 	return true;
 }

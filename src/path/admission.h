@@ -45,8 +45,7 @@ struct admission_node;
 
 enum admission_failure_policy { ADMISSION_LOCAL, ADMISSION_ALLOW, ADMISSION_DENY }; /* as settings_on_redis_failure */
 
-struct admission_node *admission_node_new(const struct redis_address *redis, const char *node_id,
-	enum admission_failure_policy policy);
+struct admission_node *admission_node_new(const struct redis_address *redis, enum admission_failure_policy policy);
 void admission_node_free(struct admission_node *node); /* after all of its admissions */
 
 /* One per worker. Starts to connect; host names are resolved on another thread. */

@@ -24,7 +24,6 @@ enum {
 	FIELD_DAY_SUMS = 18,
 	FIELD_STATE = 16,
 	FIELD_UNTIL = 17,
-	FIELD_FAILURES = 18,
 	FIELD_REASON = 20,
 	FIELDS = 21,
 	DAYS = 30
@@ -50,8 +49,6 @@ static void add_sums(cJSON *to, const double sums[3])
 	cJSON_AddNumberToObject(to, "output_tokens", sums[2]);
 }
 
-/* Takes what is no longer in the window off the sums; the events between the first and the last are
- * the list's, 22 bytes each: time (6), requests (4), input (6), output (6). */
 static double little_endian(const char *bytes, int count)
 {
 	double value = 0;
@@ -60,6 +57,8 @@ static double little_endian(const char *bytes, int count)
 	return value;
 }
 
+/* Takes what is no longer in the window off the sums; the events between the first and the last are
+ * the list's, 22 bytes each: time (6), requests (4), input (6), output (6). */
 static void take_off_expired(double fields[FIELDS], const redisReply *events, double edge)
 {
 	double *sums = fields + FIELD_SUMS;

@@ -22,7 +22,8 @@
 #include "path/admission_window.h"
 
 enum { ADMISSION_NAME_MAX = 256, ADMISSION_LEASE_MS = 45000, ADMISSION_RENEW_MS = 15000, ADMISSION_CANDIDATES = 4,
-	ADMISSION_DEADLINE_MS = 250, ADMISSION_WORKER_ID = 8, ADMISSION_QUEUE_GUARD_MS = 25 };
+	ADMISSION_DEADLINE_MS = 250, ADMISSION_WORKER_ID = 8, ADMISSION_QUEUE_GUARD_MS = 25,
+	ADMISSION_RENEW_BATCH = 64 };
 
 /* ---- names: a chained hash of items that begin with struct admission_item ---- */
 
@@ -97,7 +98,6 @@ struct admission_line {        /* item name: the mapping's prefix */
 };
 
 struct admission_node {
-	char *id;
 	enum admission_failure_policy policy;
 	bool tls;
 	char *unix_path, *host, *user, *password;
@@ -228,7 +228,6 @@ void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NU
 void admission_local_choose(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]); /* stage 4 alone */
 void admission_local_unpaid(struct admission_ticket *t, const int64_t usage[3]); /* Redis was away: later */
 void admission_local_pay(struct admission *a); /* what Redis missed */
-struct admission_local *admission_local_of(struct admission_ticket *t); /* found or made; lock held */
 void admission_local_let_go(struct admission_ticket *t);
 
 /* ---- admission_pool.c ---- */
@@ -242,7 +241,6 @@ bool admission_pool_report(struct admission_ticket *t, enum admission_outcome ou
 	bool give_back);
 struct admission_pool *admission_pool_of(struct admission_node *node, const struct pool *pool); /* lock held */
 void admission_pool_free_item(struct admission_item *item);
-bool admission_ticket_tried(const struct admission_ticket *t, size_t key);
 void admission_ticket_mark_tried(struct admission_ticket *t, size_t key);
 
 /* ---- admission_queue.c ---- */

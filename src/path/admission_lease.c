@@ -5,8 +5,6 @@
 #include "base/check.h"
 #include "path/admission_internal.h"
 
-enum { BATCH = 64 };
-
 static void unlink_lease(struct admission *a, struct admission_lease *l)
 {
 	*(l->previous ? &l->previous->next : &a->lease_first) = l->next;
@@ -98,14 +96,14 @@ static bool tell(struct admission *a, struct admission_lease **batch, size_t cou
 
 static void renew(struct admission *a, uint64_t before_ms)
 {
-	struct admission_lease *batch[BATCH];
+	struct admission_lease *batch[ADMISSION_RENEW_BATCH];
 	size_t count = 0, left = a->leases.count;
 	while (left-- && a->lease_first && a->lease_first->renewed_ms <= before_ms) {
 		struct admission_lease *l = a->lease_first;
 		unlink_lease(a, l);
 		append_lease(a, l);
 		batch[count++] = l;
-		if (count < BATCH)
+		if (count < ADMISSION_RENEW_BATCH)
 			continue;
 		if (!tell(a, batch, count))
 			return;

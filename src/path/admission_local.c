@@ -35,7 +35,8 @@ static void sweep(struct admission_node *node, uint64_t now)
 	}
 }
 
-struct admission_local *admission_local_of(struct admission_ticket *t)
+/* Found or made; lock held. */
+static struct admission_local *local_of(struct admission_ticket *t)
 {
 	char key[ADMISSION_NAME_MAX];
 	if (t->local || !t->subject)
@@ -68,7 +69,7 @@ static bool has_windows(const struct limits *l)
 
 static void take_subject(struct admission_ticket *t, uint64_t at_ms)
 {
-	struct admission_local *l = admission_local_of(t);
+	struct admission_local *l = local_of(t);
 	if (!l)
 		return;
 	if (has_windows(&t->subject->limits)) {
@@ -136,7 +137,7 @@ static int64_t missing(uint64_t limit, int64_t sum, uint64_t wanted)
 
 static int check_subject(struct admission_ticket *t, uint64_t now, double numbers[ANSWER_NUMBERS])
 {
-	struct admission_local *l = admission_local_of(t);
+	struct admission_local *l = local_of(t);
 	if (!l)
 		return VERDICT_ADMITTED;
 	const struct limits *limits = &t->subject->limits;
@@ -277,7 +278,7 @@ void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NU
 void admission_local_unpaid(struct admission_ticket *t, const int64_t usage[3])
 {
 	pthread_mutex_lock(&t->owner->node->lock);
-	struct admission_local *l = admission_local_of(t);
+	struct admission_local *l = local_of(t);
 	for (int i = 0; l && i < 3; i++)
 		l->usage[i] += usage[i];
 	pthread_mutex_unlock(&t->owner->node->lock);

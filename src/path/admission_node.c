@@ -16,11 +16,9 @@ static char *copy_or_null(const char *text)
 	return text ? check_strdup(text) : NULL;
 }
 
-struct admission_node *admission_node_new(const struct redis_address *redis, const char *node_id,
-	enum admission_failure_policy policy)
+struct admission_node *admission_node_new(const struct redis_address *redis, enum admission_failure_policy policy)
 {
 	struct admission_node *node = check_calloc(1, sizeof *node);
-	node->id = check_strdup(node_id);
 	node->policy = policy;
 	node->tls = redis->tls;
 	node->unix_path = copy_or_null(redis->unix_path);
@@ -49,7 +47,6 @@ void admission_node_free(struct admission_node *node)
 	admission_table_fini(&node->lines, admission_queue_free_item);
 	admission_scripts_free(node->scripts);
 	pthread_mutex_destroy(&node->lock);
-	free(node->id);
 	free(node->unix_path);
 	free(node->host);
 	free(node->user);

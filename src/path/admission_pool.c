@@ -68,7 +68,7 @@ struct admission_pool *admission_pool_of(struct admission_node *node, const stru
 
 /* ---- which keys were tried ---- */
 
-bool admission_ticket_tried(const struct admission_ticket *t, size_t key)
+static bool is_tried(const struct admission_ticket *t, size_t key)
 {
 	if (key < 64)
 		return t->tried_few >> key & 1;
@@ -91,7 +91,7 @@ void admission_ticket_mark_tried(struct admission_ticket *t, size_t key)
 static bool possible(const struct admission_ticket *t, size_t key)
 {
 	const struct vendor_key *k = t->pool->keys[key];
-	return k->enabled && k->secret && k->weight && !admission_ticket_tried(t, key);
+	return k->enabled && k->secret && k->weight && !is_tried(t, key);
 }
 
 static bool hopeful(const struct admission_ticket *t, const struct admission_pool *p, size_t key)

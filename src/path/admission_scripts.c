@@ -219,7 +219,7 @@ void admission_call_leave(struct admission *a, const char *prefix, const char *n
 
 bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count)
 {
-	enum { BATCH = 64 };
+	enum { BATCH = ADMISSION_RENEW_BATCH };
 	CHECK(count <= BATCH);
 	struct redis_async_bytes all[2 * BATCH + 2];
 	char digits[BATCH][24], lease[24];

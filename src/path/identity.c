@@ -8,10 +8,10 @@
 #include <strings.h>
 
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/rand.h>
 
 #include "base/check.h"
+#include "base/text.h"
+#include "state/secrets.h"
 
 enum { REMEMBERED = 4096, TOKEN_MAX = 4096, REMEMBERED_TOKEN_MAX = 1024 };
 
@@ -63,22 +63,14 @@ static bool bearer(const char **text, size_t *length)
 	return true;
 }
 
-static int hex(unsigned char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* One byte of a query, escapes decoded; *used: how many it took. */
 static unsigned char query_byte(const char *p, const char *end, size_t *used)
 {
 	*used = 1;
-	if (*p != '%' || end - p < 3 || hex((unsigned char)p[1]) < 0 || hex((unsigned char)p[2]) < 0)
+	if (*p != '%' || end - p < 3 || text_hex_digit(p[1]) < 0 || text_hex_digit(p[2]) < 0)
 		return (unsigned char)*p;
 	*used = 3;
-	return (unsigned char)(hex((unsigned char)p[1]) << 4 | hex((unsigned char)p[2]));
+	return (unsigned char)(text_hex_digit(p[1]) << 4 | text_hex_digit(p[2]));
 }
 
 /* Whether the parameter [p, end) is called key; its value starts at *value (end where it has none). */
@@ -204,7 +196,7 @@ static enum worth weigh_client_key(const struct snapshot *s, const char *text, s
 	const struct subject **subject)
 {
 	uint8_t sha256[32];
-	identity_client_key_sha256(text, length, sha256);
+	secrets_sha256(text, length, sha256);
 	const struct subject *c = snapshot_client_by_sha256(s, sha256);
 	if (!c || (c->expires_at_ms && c->expires_at_ms <= now_ms))
 		return WORTHLESS;
@@ -293,28 +285,4 @@ enum problem_id identity_decide(struct identity *identity, const struct snapshot
 			disabled |= worth == DISABLED;
 		}
 	return disabled ? PROBLEM_NOT_ALLOWED : PROBLEM_INVALID_CREDENTIALS;
-}
-
-/* ---- client keys ---- */
-
-void identity_client_key_sha256(const char *key, size_t length, uint8_t sha256[32])
-{
-	unsigned size = 0;
-	CHECK(EVP_Digest(key, length, sha256, &size, EVP_sha256(), NULL) == 1 && size == 32);
-}
-
-void identity_client_key_generate(char key[IDENTITY_CLIENT_KEY_SIZE], uint8_t sha256[32])
-{
-	unsigned char random[33] = {0}; /* 256 bits and two zero bits: 43 digits of six, one more unused */
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-	CHECK(RAND_bytes(random, 32) == 1);
-	memcpy(key, key_prefix, sizeof key_prefix - 1);
-	char *out = key + sizeof key_prefix - 1;
-	for (unsigned bit = 0; bit < 258; bit += 6) {
-		unsigned two = (unsigned)random[bit / 8] << 8 | (bit / 8 + 1 < sizeof random ? random[bit / 8 + 1] : 0);
-		*out++ = digits[two >> (10 - bit % 8) & 63];
-	}
-	*out = 0;
-	identity_client_key_sha256(key, IDENTITY_CLIENT_KEY_SIZE - 1, sha256);
-	OPENSSL_cleanse(random, sizeof random);
 }

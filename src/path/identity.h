@@ -52,7 +52,7 @@ enum problem_id identity_decide(struct identity *identity, const struct snapshot
  * Returns the new length; 0: nothing is left, and the "?" goes too. */
 size_t identity_scrub_query(const char *query, size_t length, char *out);
 
-/* ---- tokens and client keys: any thread ---- */
+/* ---- tokens: any thread ---- */
 
 enum { IDENTITY_MARK_LENGTH = 16 };
 
@@ -66,10 +66,5 @@ char *identity_token_issue(const char *secret, const struct subject *user, int64
 /* The user whose token this is, or NULL; *expires_at where not NULL. Looks at no cache. */
 const struct subject *identity_token_verify(const struct snapshot *s, const char *token, size_t length, int64_t now_ms,
 	int64_t *expires_at);
-
-/* A new client key, sk-ap- and 256 random bits in base64url, and its SHA-256. */
-enum { IDENTITY_CLIENT_KEY_SIZE = 6 + 43 + 1 };
-void identity_client_key_generate(char key[IDENTITY_CLIENT_KEY_SIZE], uint8_t sha256[32]);
-void identity_client_key_sha256(const char *key, size_t length, uint8_t sha256[32]);
 
 #endif

@@ -1,5 +1,5 @@
-/* usage: token counts, read from what passes by. Bounded state, no
- * copy of a body, any segmentation. Pure: belongs to whoever holds it.
+/* usage: token counts, read from what passes by. Bounded state, no copy of a body, any
+ * segmentation. Pure: belongs to whoever holds it.
  *
  * Reads OpenAI `usage` (chat, completions, responses, embeddings), Anthropic message_start and
  * message_delta usage, Gemini usageMetadata; in JSON, in server-sent events and in Gemini's JSON

@@ -39,14 +39,6 @@ void histogram_fini(struct histogram *h)
 	memset(h, 0, sizeof *h);
 }
 
-void histogram_clear(struct histogram *h)
-{
-	for (size_t i = 0; i < HISTOGRAM_OCTAVES; i++)
-		if (h->octaves[i])
-			memset(h->octaves[i], 0, HISTOGRAM_STEPS * sizeof *h->octaves[i]);
-	h->count = 0;
-}
-
 void histogram_add_cell(struct histogram *h, uint32_t cell, uint32_t count)
 {
 	if (cell >= HISTOGRAM_CELLS || count == 0)

@@ -28,8 +28,7 @@ struct histogram_packed {
 	struct histogram_cell *cells; /* NULL when length is 0 */
 };
 
-void histogram_fini(struct histogram *h);  /* empty again, memory given back */
-void histogram_clear(struct histogram *h); /* empty again, memory kept */
+void histogram_fini(struct histogram *h); /* empty again, memory given back */
 
 void histogram_record(struct histogram *h, uint64_t us);
 void histogram_add_cell(struct histogram *h, uint32_t cell, uint32_t count); /* a cell out of range is ignored */

@@ -108,7 +108,8 @@ static bool is_ip_address(const char *host)
 	return inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
 }
 
-SSL *redis_tls_new(const struct redis_address *address, const char **error)
+/* A TLS session for that address, verifying; NULL: it cannot be set up. */
+static SSL *new_tls(const struct redis_address *address)
 {
 	SSL_CTX *context = tls_context();
 	SSL *ssl = context ? SSL_new(context) : NULL;
@@ -119,17 +120,15 @@ SSL *redis_tls_new(const struct redis_address *address, const char **error)
 		ok = SSL_set1_host(ssl, address->host) == 1 && SSL_set_tlsext_host_name(ssl, address->host) == 1;
 	if (ok)
 		return ssl;
-	*error = "TLS cannot be set up";
 	SSL_free(ssl);
 	return NULL;
 }
 
 static bool secure(struct redis_sync *r)
 {
-	const char *error = NULL;
-	SSL *ssl = redis_tls_new(r->address, &error);
+	SSL *ssl = new_tls(r->address);
 	if (!ssl) {
-		snprintf(r->error, sizeof(r->error), "%s", error);
+		snprintf(r->error, sizeof(r->error), "TLS cannot be set up");
 		redis_sync_close(r);
 		return false;
 	}

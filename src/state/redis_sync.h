@@ -14,7 +14,6 @@
 struct redis_address; /* state/redis_url.h */
 struct redis_sync;
 struct redisReply;
-struct ssl_st;
 
 /* The address is borrowed and must outlive the connection. */
 struct redis_sync *redis_sync_new(const struct redis_address *address, unsigned deadline_ms);
@@ -34,8 +33,5 @@ bool redis_sync_append(struct redis_sync *r, const char *format, ...);
 bool redis_sync_append_argv(struct redis_sync *r, int count, const char **arguments, const size_t *lengths);
 struct redisReply *redis_sync_read(struct redis_sync *r);
 struct redisReply *redis_sync_read_buffered(struct redis_sync *r); /* what has arrived, no wait; NULL: no reply yet, or failed (fd is -1) */
-
-/* A TLS session for that address, verifying: for whoever brings a socket of its own. NULL: *error. */
-struct ssl_st *redis_tls_new(const struct redis_address *address, const char **error);
 
 #endif

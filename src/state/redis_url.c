@@ -6,33 +6,7 @@
 #include <strings.h>
 
 #include "base/check.h"
-
-static int hex_value(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
-		: c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-/* NULL where a %XX is none, or is %00. */
-static char *percent_decoded(const char *text, size_t length)
-{
-	char *out = check_calloc(length + 1, 1), *p = out;
-	for (size_t i = 0; i < length; i++) {
-		if (text[i] != '%') {
-			*p++ = text[i];
-			continue;
-		}
-		int high = i + 2 < length ? hex_value(text[i + 1]) : -1;
-		int low = i + 2 < length ? hex_value(text[i + 2]) : -1;
-		if (high < 0 || low < 0 || high + low == 0) {
-			free(out);
-			return NULL;
-		}
-		*p++ = (char)(high * 16 + low);
-		i += 2;
-	}
-	return out;
-}
+#include "base/text.h"
 
 static bool parse_number(const char *text, size_t length, unsigned long highest, unsigned long *out)
 {
@@ -52,11 +26,11 @@ static const char *parse_credentials(const char *text, size_t length, struct red
 {
 	const char *colon = memchr(text, ':', length);
 	size_t user_length = colon ? (size_t)(colon - text) : length;
-	if (user_length && !(a->user = percent_decoded(text, user_length)))
+	if (user_length && !(a->user = text_percent_decoded(text, user_length)))
 		return "the user has a bad percent escape";
 	if (!colon)
 		return a->user ? "a user needs a password (user:password@)" : NULL;
-	if (!(a->password = percent_decoded(colon + 1, length - user_length - 1)))
+	if (!(a->password = text_percent_decoded(colon + 1, length - user_length - 1)))
 		return "the password has a bad percent escape";
 	return a->user && !*a->password ? "a user needs a password (user:password@)" : NULL;
 }
@@ -126,7 +100,7 @@ static const char *parse_unix(const char *rest, size_t length, struct redis_addr
 			return "unix:// needs an absolute path";
 		error = parse_credentials(rest, (size_t)(slash - rest) - 1, a);
 	}
-	if (!error && !(a->unix_path = percent_decoded(slash, length - (size_t)(slash - rest))))
+	if (!error && !(a->unix_path = text_percent_decoded(slash, length - (size_t)(slash - rest))))
 		error = "the path has a bad percent escape";
 	if (!error && (strlen(a->unix_path) < 2 || strlen(a->unix_path) > 107))
 		error = "the path of a socket has 2 to 107 characters";

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/arena.h"
+#include "base/text.h"
 #include "state/secrets.h"
 #include "state/snapshot.h"
 
@@ -81,29 +82,13 @@ const char *rules_check_id(const char *text)
 	return fault;
 }
 
-/* Length of the UTF-8 sequence at text, 0 if it is none (RFC 3629: no surrogates, no overlong forms). */
-static size_t utf8_length(const unsigned char *text)
-{
-	unsigned char c = text[0];
-	if (c < 0x80)
-		return 1;
-	size_t length = c >= 0xc2 && c <= 0xdf ? 2 : c >= 0xe0 && c <= 0xef ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
-	for (size_t i = 1; i < length; i++)
-		if ((text[i] & 0xc0) != 0x80)
-			return 0;
-	if ((c == 0xe0 && text[1] < 0xa0) || (c == 0xed && text[1] > 0x9f) ||
-		(c == 0xf0 && text[1] < 0x90) || (c == 0xf4 && text[1] > 0x8f))
-		return 0;
-	return length;
-}
-
 const char *rules_check_text(const char *text)
 {
-	for (const unsigned char *c = (const unsigned char *)text; *c;) {
-		size_t length = utf8_length(c);
+	for (const char *c = text; *c;) {
+		size_t length = text_utf8_length(c, SIZE_MAX);
 		if (!length)
 			return "must be valid UTF-8";
-		if ((*c < 0x20 && *c != '\n' && *c != '\t') || *c == 0x7f)
+		if (((unsigned char)*c < 0x20 && *c != '\n' && *c != '\t') || *c == 0x7f)
 			return "must have no control characters";
 		c += length;
 	}

@@ -11,7 +11,7 @@ struct arena;
 struct target;
 
 const char *rules_check_prefix(const char *text);   /* 1 to 128 characters, unreserved segments, not reserved */
-const char *rules_check_target(const char *text);   /* what target_parse() takes */
+const char *rules_check_target(const char *text);   /* what rules_parse_target() takes */
 const char *rules_check_id(const char *text);       /* [A-Za-z0-9._-]{1,64}, but not "." or ".." */
 const char *rules_check_username(const char *text); /* 1 to 128 bytes of UTF-8; no space, control or any of / ? # % \ " { } < > */
 const char *rules_check_header(const char *text);   /* a field name that may carry a credential */

@@ -13,6 +13,7 @@
 #include <openssl/sha.h>
 
 #include "base/check.h"
+#include "base/text.h"
 
 enum { NONCE_BYTES = 12, TAG_BYTES = 16 };
 static const char sealed_prefix[] = "v1.";
@@ -201,16 +202,11 @@ void secrets_to_hex(const uint8_t digest[32], char text[SECRETS_HEX_CHARS + 1])
 	text[SECRETS_HEX_CHARS] = '\0';
 }
 
-static int hex_value(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 bool secrets_from_hex(const char *text, uint8_t digest[32])
 {
 	for (int i = 0; i < 32; i++) {
-		int high = hex_value(text[2 * i]);
-		int low = high < 0 ? -1 : hex_value(text[2 * i + 1]);
+		int high = text_hex_digit(text[2 * i]);
+		int low = high < 0 ? -1 : text_hex_digit(text[2 * i + 1]);
 		if (low < 0)
 			return false;
 		digest[i] = (uint8_t)(high << 4 | low);

@@ -22,7 +22,6 @@ enum settings_on_redis_failure { REDIS_FAILURE_LOCAL, REDIS_FAILURE_ALLOW, REDIS
 enum settings_log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 
 /* Field types by kind; texts are never NULL, "" where not set. */
-#define SETTING_FIELD_TEXT char *
 #define SETTING_FIELD_LISTEN char * /* host:port, as settings_parse_listen() takes it; PORT put in */
 #define SETTING_FIELD_LISTEN_OR_OFF char *
 #define SETTING_FIELD_PATH char *

@@ -78,7 +78,6 @@ enum commit_result store_commit(struct store *s, enum schema_kind kind, const st
 	struct faults *faults);
 /* Replaces all hashes after store_begin(…, SCHEMA_KINDS) or, on an empty Redis, after a WATCH. */
 enum commit_result store_commit_all(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults);
-enum store_result store_unavailable(struct store *s, struct redis_sync *r, struct faults *faults);
 
 /* ---- store_entry.c: one entry and its secret ---- */
 /* What is stored under an id: NULL where it is not there or (entry) not good. The entry is the caller's. */

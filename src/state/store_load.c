@@ -25,11 +25,11 @@ enum { LOAD_ROUNDS_MAX = 5, BEGIN_ROUNDS_MAX = 50, HSET_ENTRIES = 256, BULK_DEAD
 #define ALL_KEYS "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER " " STORE_JWT_SECRET
 #define CONTENT_KEYS "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER
 
-enum store_result store_unavailable(struct store *s, struct redis_sync *r, struct faults *faults)
+static enum commit_result fail_commit(struct store *s, struct faults *faults)
 {
-	faults_add(faults, NULL, "Redis is not available: %s", redis_sync_error(r));
+	faults_add(faults, NULL, "Redis is not available: %s", redis_sync_error(s->main));
 	s->guard = -1;
-	return STORE_UNAVAILABLE;
+	return COMMIT_FAILED;
 }
 
 /* Frees a reply; false where it is none or an error, which goes to faults. */
@@ -167,10 +167,8 @@ enum commit_result store_commit_all(struct store *s, const struct image images[S
 		ok = redis_sync_append(s->main, "SET " STORE_JWT_SECRET " %s NX", s->jwt_secret);
 		count++;
 	}
-	if (!ok || !redis_sync_append(s->main, "SET " STORE_MARKER " 1") || !redis_sync_append(s->main, "EXEC")) {
-		store_unavailable(s, s->main, faults);
-		return COMMIT_FAILED;
-	}
+	if (!ok || !redis_sync_append(s->main, "SET " STORE_MARKER " 1") || !redis_sync_append(s->main, "EXEC"))
+		return fail_commit(s, faults);
 	enum commit_result result = finish_commit(s, count + 1, faults);
 	redis_sync_set_deadline(s->main, STORE_DEADLINE_MS);
 	return result;
@@ -443,9 +441,7 @@ enum commit_result store_commit(struct store *s, enum schema_kind kind, const st
 		ok = changes[i].value ? redis_sync_append(s->main, "HSET %s %s %s", hash, changes[i].field, changes[i].value) :
 			redis_sync_append(s->main, "HDEL %s %s", hash, changes[i].field);
 	ok = ok && redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", hash) && redis_sync_append(s->main, "EXEC");
-	if (!ok) {
-		store_unavailable(s, s->main, faults);
-		return COMMIT_FAILED;
-	}
+	if (!ok)
+		return fail_commit(s, faults);
 	return finish_commit(s, count + 2, faults);
 }

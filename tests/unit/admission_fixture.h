@@ -212,7 +212,7 @@ static inline void worker_stop(struct worker *w)
 
 static inline struct admission_node *node_new(enum admission_failure_policy policy)
 {
-	return admission_node_new(&address, "test", policy);
+	return admission_node_new(&address, policy);
 }
 
 /* One node with one worker, for most tests. */

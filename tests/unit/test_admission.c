@@ -338,7 +338,7 @@ static void workers_share_the_local_windows(void **state)
 	uintptr_t total = 0;
 	struct redis_address nowhere = {.unix_path = (char *)(uintptr_t)"/nonexistent/redis.sock",
 		.host = (char *)(uintptr_t)""};
-	struct admission_node *node = admission_node_new(&nowhere, "test", ADMISSION_LOCAL);
+	struct admission_node *node = admission_node_new(&nowhere, ADMISSION_LOCAL);
 	(void)state;
 	fresh_client((struct limits){.rpm = 100, .input_tpm = 1000, .max_concurrency = 2});
 	client.limits.max_concurrency = CROWD;

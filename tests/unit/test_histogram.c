@@ -80,12 +80,11 @@ static void test_packed_takes_away_what_was_added(void **state)
 	for (double percent = 1; percent <= 100; percent++)
 		assert_int_equal(histogram_percentile(&sum, percent), histogram_percentile(&rest, percent));
 	histogram_packed_fini(&packed);
-	histogram_clear(&part);
+	histogram_fini(&part);
 	assert_int_equal(part.count, 0);
 	histogram_pack(&part, &packed);
 	assert_int_equal(packed.length, 0);
 	histogram_fini(&sum);
-	histogram_fini(&part);
 	histogram_fini(&rest);
 }
 

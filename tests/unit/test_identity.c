@@ -12,6 +12,7 @@
 #include <jwt.h>
 
 #include "path/identity.h"
+#include "state/secrets.h"
 
 enum { NOW_S = 1700000000 };
 static const int64_t now_ms = (int64_t)NOW_S * 1000;
@@ -25,7 +26,7 @@ static struct subject user = {.id = "ann",
 	.enabled = true,
 	.is_user = true,
 	.password_hash = "$y$j9T$salt$hash"};
-static char client_key[IDENTITY_CLIENT_KEY_SIZE], other_key[IDENTITY_CLIENT_KEY_SIZE];
+static char *client_key, *other_key;
 static struct mapping mapping = {.prefix = "/openai", .auth_required = true};
 static struct identity *identity;
 
@@ -60,8 +61,12 @@ static int reset(void **state)
 		.enabled = true,
 		.is_user = true,
 		.password_hash = "$y$j9T$salt$hash"};
-	identity_client_key_generate(client_key, client.key_sha256);
-	identity_client_key_generate(other_key, other.key_sha256);
+	secrets_free(client_key);
+	secrets_free(other_key);
+	client_key = secrets_new_client_key();
+	other_key = secrets_new_client_key();
+	secrets_sha256(client_key, strlen(client_key), client.key_sha256);
+	secrets_sha256(other_key, strlen(other_key), other.key_sha256);
 	identity_free(identity);
 	identity = identity_new();
 	return 0;
