@@ -156,6 +156,6 @@ clean: ## remove what was built (.deps and .venv stay)
 	rm -rf $(BUILD) build-asan build-tsan build-clang build-fuzz .reports
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
 
 -include $(OBJECTS:.o=.d) $(addsuffix .d,$(UNIT_TESTS) $(BENCHMARKS) $(FUZZERS))
