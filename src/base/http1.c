@@ -277,8 +277,11 @@ enum http_parse http_parse_response(struct http_head *head, const char *data, si
 {
 	size_t line_length;
 	const char *next;
-	if (!take_line(data, data + length, &line_length, &next))
+	if (!take_line(data, data + length, &line_length, &next)) {
+		if (memcmp(data, "HTTP/", length < 5 ? length : 5) != 0)
+			return malformed(reason, "the status line is not HTTP/1.x");
 		return length > HTTP_LINE_MAX ? HTTP_LINE_TOO_LONG : HTTP_PARTIAL;
+	}
 	if (line_length < 12 || parse_version(data, 8, &head->minor) != HTTP_COMPLETE || data[8] != ' ')
 		return malformed(reason, "the status line is not HTTP/1.x");
 	const char *digits = data + 9;

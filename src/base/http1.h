@@ -122,7 +122,7 @@ const char *http_check_host(const struct http_head *head) __attribute__((warn_un
 
 /* Takes framing off `length` bytes at `data`, in place. *payload and *payload_length name the
  * content found (compacted), *consumed how many bytes belonged to this body: what follows is the
- * next message's. false: malformed. */
+ * next message's. false: malformed behind the content found. */
 bool http_body_decode(struct http_body *body, char *data, size_t length, size_t *consumed, char **payload,
 	size_t *payload_length) __attribute__((warn_unused_result));
 

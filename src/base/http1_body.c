@@ -117,10 +117,12 @@ static bool decode_chunked(struct http_body *b, char *data, size_t length, size_
 	size_t at = 0;
 	char *out = NULL;
 	size_t out_length = 0;
+	bool fine = true;
 	while (at < length && !b->done) {
 		if (b->state != DATA) {
-			if (!framing_byte(b, data[at++]))
-				return false;
+			fine = framing_byte(b, data[at++]);
+			if (!fine)
+				break;
 			continue;
 		}
 		size_t take = length - at < b->remaining ? length - at : (size_t)b->remaining;
@@ -137,7 +139,7 @@ static bool decode_chunked(struct http_body *b, char *data, size_t length, size_
 	*consumed = at;
 	*payload = out ? out : data;
 	*payload_length = out_length;
-	return true;
+	return fine;
 }
 
 bool http_body_decode(struct http_body *body, char *data, size_t length, size_t *consumed, char **payload,

@@ -470,11 +470,18 @@ static void count(struct exchange *ex, const struct usage *usage, uint64_t now_u
 	stats_end(ex->plane->stats, &event);
 }
 
+/* Only where the framing cannot tell the client does a reset have to: it takes what is not yet
+ * acknowledged with it. */
+static bool framing_tells_break(const struct exchange *ex)
+{
+	return ex->down.chunked || ex->down.body.framing == HTTP_LENGTH;
+}
+
 static enum front_end ending(const struct exchange *ex)
 {
-	if (ex->client_gone || ex->broken)
+	if (ex->client_gone || (ex->broken && !framing_tells_break(ex)))
 		return FRONT_BREAK;
-	if (ex->tunnel || ex->must_close || !ex->client_keeps || !ex->up.body.done)
+	if (ex->broken || ex->tunnel || ex->must_close || !ex->client_keeps || !ex->up.body.done)
 		return FRONT_CLOSE;
 	return FRONT_KEEP;
 }

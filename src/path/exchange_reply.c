@@ -108,6 +108,7 @@ static enum step begin_answer(struct exchange *ex, const struct http_head *head)
 		enum step next = open_tunnel(ex);
 		if (next != STEP_STAY)
 			return next;
+		exchange_wake(ex); /* what the client has sent behind its handshake goes up */
 	}
 	choose_framing(ex, head);
 	if (ex->tunnel)
@@ -137,14 +138,13 @@ static enum step take_content(struct exchange *ex, char *data, size_t length)
 	size_t consumed;
 	char *content;
 	size_t content_length;
-	if (!http_body_decode(&ex->down.body, data, length, &consumed, &content, &content_length)) {
-		ex->broken = ex->down.finished = true;
-		return STEP_STAY;
-	}
+	bool fine = http_body_decode(&ex->down.body, data, length, &consumed, &content, &content_length);
 	if (ex->tap && content_length)
 		usage_tap_feed(ex->tap, content, content_length);
-	bool finish = ex->down.body.done;
+	bool finish = fine && ex->down.body.done;
 	enum step next = pass_down(ex, content, content_length, finish);
+	if (!fine)
+		ex->broken = ex->down.finished = true;
 	if (finish)
 		release_upstream(ex, consumed == length);
 	return next;
