@@ -10,7 +10,7 @@
 
 #include "base/check.h"
 
-enum { CAPACITY_MIN = 256, CAPACITY_MAX = 1 << 30 };
+enum { CAPACITY_MIN = 256, CAPACITY_MAX = 1 << 30, PRINT_ROOM = 128 };
 
 bool buf_reserve(struct buf *b, size_t more)
 {
@@ -51,19 +51,44 @@ bool buf_append(struct buf *b, const void *data, size_t length)
 	return true;
 }
 
+/* Mostly there is room, and once is enough. */
 bool buf_printf(struct buf *b, const char *format, ...)
 {
-	va_list arguments;
-	va_start(arguments, format);
-	int length = vsnprintf(NULL, 0, format, arguments);
-	va_end(arguments);
-	if (length < 0 || !buf_reserve(b, (size_t)length + 1))
+	if (!buf_reserve(b, PRINT_ROOM))
 		return false;
-	va_start(arguments, format);
-	vsnprintf(b->data + b->end, (size_t)length + 1, format, arguments);
-	va_end(arguments);
-	b->end += (uint32_t)length;
-	return true;
+	for (;;) {
+		size_t room = b->capacity - b->end;
+		va_list arguments;
+		va_start(arguments, format);
+		int length = vsnprintf(b->data + b->end, room, format, arguments);
+		va_end(arguments);
+		if (length < 0)
+			return false;
+		if ((size_t)length < room) {
+			b->end += (uint32_t)length;
+			return true;
+		}
+		if (!buf_reserve(b, (size_t)length + 1))
+			return false;
+	}
+}
+
+size_t buf_digits(char out[20], uint64_t number)
+{
+	char reversed[20];
+	size_t count = 0;
+	do
+		reversed[count++] = (char)('0' + number % 10);
+	while (number /= 10);
+	for (size_t i = 0; i < count; i++)
+		out[i] = reversed[count - 1 - i];
+	return count;
+}
+
+bool buf_append_number(struct buf *b, uint64_t number)
+{
+	char digits[20];
+	return buf_append(b, digits, buf_digits(digits, number));
 }
 
 void buf_consume(struct buf *b, size_t length)

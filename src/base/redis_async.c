@@ -22,6 +22,7 @@
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
 
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/loop.h"
 
@@ -200,12 +201,20 @@ static void on_reply(redisAsyncContext *context, void *data, void *argument)
 	arm_deadline(r);
 }
 
+static size_t put_count(char *out, char kind, size_t count)
+{
+	*out = kind;
+	size_t length = 1 + buf_digits(out + 1, count);
+	memcpy(out + length, "\r\n", 2);
+	return length + 2;
+}
+
 static size_t put_part(char *out, const void *data, size_t length)
 {
-	int head = sprintf(out, "$%zu\r\n", length);
+	size_t head = put_count(out, '$', length);
 	memcpy(out + head, data, length);
 	memcpy(out + head + length, "\r\n", 2);
-	return (size_t)head + length + 2;
+	return head + length + 2;
 }
 
 static struct call *format_call(const struct redis_async_script *script, const struct redis_async_bytes *parts,
@@ -219,10 +228,10 @@ static struct call *format_call(const struct redis_async_script *script, const s
 		return NULL;
 	memset(c, 0, sizeof *c);
 	char count[24], *p = c->bytes;
-	p += sprintf(p, "*%zu\r\n", part_count + 3);
+	p += put_count(p, '*', part_count + 3);
 	p += put_part(p, "EVALSHA", 7);
 	p += put_part(p, script->sha1, 40);
-	p += put_part(p, count, (size_t)snprintf(count, sizeof count, "%zu", key_count));
+	p += put_part(p, count, buf_digits(count, key_count));
 	for (size_t i = 0; i < part_count; i++)
 		p += put_part(p, parts[i].data, parts[i].length);
 	c->length = (size_t)(p - c->bytes);

@@ -287,13 +287,22 @@ void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 	admission_settle(&m->admission, &result);
 }
 
+static bool put_text(struct buf *out, const char *text)
+{
+	return buf_append(out, text, strlen(text));
+}
+
+static bool put_field(struct buf *out, const char *kind, const char *what, uint64_t number)
+{
+	return put_text(out, "x-apiproxy-") && put_text(out, kind) && put_text(out, what) && put_text(out, ": ") &&
+		buf_append_number(out, number) && put_text(out, "\r\n");
+}
+
+/* On every managed answer: by hand, because printf would be a fifth of the request's time. */
 static bool put_figure(struct buf *out, const char *what, const struct admission_figure *f)
 {
-	if (!f->limit)
-		return true;
-	return buf_printf(out, "x-apiproxy-limit-%s: %llu\r\nx-apiproxy-remaining-%s: %llu\r\nx-apiproxy-reset-%s: %llu\r\n", what,
-		(unsigned long long)f->limit, what, (unsigned long long)f->remaining, what,
-		(unsigned long long)((f->reset_ms + 999) / 1000));
+	return !f->limit || (put_field(out, "limit-", what, f->limit) && put_field(out, "remaining-", what, f->remaining) &&
+		put_field(out, "reset-", what, (f->reset_ms + 999) / 1000));
 }
 
 bool exchange_admission_fields(struct exchange *ex, struct buf *out)

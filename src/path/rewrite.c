@@ -152,10 +152,9 @@ bool rewrite_cors_fields(const char *origin, struct buf *out)
 bool rewrite_response(const struct rewrite_response *r, struct buf *out)
 {
 	struct seen seen = {0};
-	char line[64];
 	const char *connection = r->close ? "Connection: close\r\n" : r->keep_alive ? "Connection: keep-alive\r\n" : "";
-	int length = snprintf(line, sizeof line, "HTTP/1.1 %03u %s\r\n", r->head->status, http_reason_phrase(r->head->status));
-	if (!buf_reserve(out, r->head->length + 256) || !buf_append(out, line, (size_t)length))
+	if (!buf_reserve(out, r->head->length + 256) || !put(out, "HTTP/1.1 ") || !buf_append_number(out, r->head->status) ||
+		!put(out, " ") || !put(out, http_reason_phrase(r->head->status)) || !put(out, "\r\n"))
 		return false;
 	for (unsigned i = 0; i < r->head->field_count; i++)
 		if (!put_response_field(r, out, &r->head->fields[i], &seen))

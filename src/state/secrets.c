@@ -3,6 +3,7 @@
 
 #include <crypt.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,6 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
-#include <openssl/sha.h>
 
 #include "base/check.h"
 #include "base/text.h"
@@ -188,9 +188,21 @@ char *secrets_new_id(void)
 	return check_printf("%016llx", (unsigned long long)number);
 }
 
+/* Fetched once, for the life of the process: OpenSSL looks a digest up under locks each time it is asked. */
+static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
+static EVP_MD *sha256;
+
+static void fetch_sha256(void)
+{
+	sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+	CHECK(sha256);
+}
+
 void secrets_sha256(const void *bytes, size_t count, uint8_t digest[32])
 {
-	SHA256(bytes, count, digest);
+	unsigned size = 0;
+	pthread_once(&sha256_once, fetch_sha256);
+	CHECK(EVP_Digest(bytes, count, digest, &size, sha256, NULL) == 1 && size == 32);
 }
 
 void secrets_to_hex(const uint8_t digest[32], char text[SECRETS_HEX_CHARS + 1])
