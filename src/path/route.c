@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "state/rules.h"
+
 bool route_split(struct http_span target, struct http_span *path, struct http_span *query)
 {
 	const char *at = target.at;
@@ -71,22 +73,7 @@ bool route_has_dot_segment(struct http_span path)
 	return false;
 }
 
-/* clang-format off */
-static const char *const reserved[] = {
-	"/index.html", "/static", "/stats", "/admin", "/api", "/auth", "/health", "/metrics", "/performance", "/errors",
-	"/.well-known",
-};
-/* clang-format on */
-
 bool route_is_reserved(struct http_span path)
 {
-	if (path.length == 1)
-		return true;
-	for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++) {
-		size_t length = strlen(reserved[i]);
-		if (path.length >= length && memcmp(path.at, reserved[i], length) == 0 &&
-			(path.length == length || path.at[length] == '/'))
-			return true;
-	}
-	return false;
+	return rules_is_reserved(path.at, path.length);
 }

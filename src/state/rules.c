@@ -21,7 +21,6 @@ static bool is_one_of(char c, const char *others)
 	return isalnum((unsigned char)c) || (c && strchr(others, c));
 }
 
-/* What apiproxy answers itself: the path and all below it. */
 /* clang-format off */
 static const char *const reserved[] = {
 	"/index.html", "/static", "/stats", "/admin", "/api", "/auth", "/health", "/metrics",
@@ -29,11 +28,13 @@ static const char *const reserved[] = {
 };
 /* clang-format on */
 
-static bool is_reserved(const char *prefix)
+bool rules_is_reserved(const char *path, size_t length)
 {
+	if (length == 1)
+		return true;
 	for (size_t i = 0; i < sizeof(reserved) / sizeof(*reserved); i++) {
-		size_t length = strlen(reserved[i]);
-		if (strncmp(prefix, reserved[i], length) == 0 && (prefix[length] == '\0' || prefix[length] == '/'))
+		size_t taken = strlen(reserved[i]);
+		if (length >= taken && memcmp(path, reserved[i], taken) == 0 && (length == taken || path[taken] == '/'))
 			return true;
 	}
 	return false;
@@ -60,7 +61,7 @@ const char *rules_check_prefix(const char *text)
 			return "must have no . or .. segment";
 		at = end;
 	}
-	return is_reserved(text) ? "is reserved for apiproxy itself" : NULL;
+	return rules_is_reserved(text, length) ? "is reserved for apiproxy itself" : NULL;
 }
 
 static const char *check_characters(const char *text, size_t max, const char *others, const char *fault)

@@ -1,10 +1,11 @@
-/* rules: what a text must look like to be a prefix, a target, an id, a time. The checks
- * return NULL, or an English text that completes "prefix: …". They do not keep what they are given.
+/* rules: what a text must look like to be a prefix, a target, an id, a time. The checks return NULL,
+ * or an English text that completes "prefix: …". They do not keep what they are given.
  * Source: docs/api.md. Any thread. */
 #ifndef APIPROXY_STATE_RULES_H
 #define APIPROXY_STATE_RULES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct arena;
@@ -19,6 +20,9 @@ const char *rules_check_secret(const char *text);   /* a vendor's key: visible A
 const char *rules_check_password(const char *text); /* 1 to 511 bytes */
 const char *rules_check_sha256(const char *text);   /* 64 hex digits */
 const char *rules_check_text(const char *text);     /* UTF-8 without control characters */
+
+/* Does apiproxy answer this path (it starts with a slash) itself: "/", or a reserved one and all below it? */
+bool rules_is_reserved(const char *path, size_t length);
 
 /* Splits a target URL; strings go into the arena. NULL, or what is wrong. */
 const char *rules_parse_target(const char *text, struct arena *arena, struct target *target);
