@@ -301,7 +301,12 @@ char *figures_metrics(const struct figures_sources *f)
 	char *text = NULL;
 	size_t length;
 	struct snapshot *snapshot = f->get_snapshot ? f->get_snapshot(f->context) : NULL;
-	struct page page = {.out = open_memstream(&text, &length), .sources = f, .aggregate = f->aggregate, .snapshot = snapshot};
+	struct page page = {
+		.out = open_memstream(&text, &length),
+		.sources = f,
+		.aggregate = f->aggregate,
+		.snapshot = snapshot,
+	};
 	CHECK(page.out);
 	stats_now_all(stats_aggregate_stats(f->aggregate), &page.now);
 	stats_process_read(&page.process);

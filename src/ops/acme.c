@@ -189,8 +189,13 @@ static enum run_result run(struct acme *a, const char *const *arguments, char **
 	int status = 0;
 	off_t from;
 	int log_fd = open_log(a, &from);
-	struct child_options options = {.program = a->program, .arguments = arguments, .directory = a->directory,
-		.output_fd = log_fd, .keep_fd = -1};
+	struct child_options options = {
+		.program = a->program,
+		.arguments = arguments,
+		.directory = a->directory,
+		.output_fd = log_fd,
+		.keep_fd = -1,
+	};
 	bool started = log_fd >= 0 && child_start(&child, &options);
 	if (!started)
 		*fault = check_printf("%s cannot be started: %s", a->program, strerror(errno));

@@ -195,8 +195,13 @@ static bool start_child(struct embedded_redis *r)
 	int log_fd = open_log(r);
 	if (log_fd < 0)
 		return false;
-	struct child_options options = {.program = r->program, .arguments = arguments, .directory = r->directory,
-		.output_fd = log_fd, .keep_fd = r->lock_fd};
+	struct child_options options = {
+		.program = r->program,
+		.arguments = arguments,
+		.directory = r->directory,
+		.output_fd = log_fd,
+		.keep_fd = r->lock_fd,
+	};
 	bool ok = child_start(&r->child, &options);
 	close(log_fd);
 	return ok;

@@ -125,9 +125,17 @@ static char *generate_master_key(void)
 }
 
 static const struct secret_file admin_token = {
-	"admin_token", secrets_new_token, token_is_valid, "printable ASCII without spaces"};
+	"admin_token",
+	secrets_new_token,
+	token_is_valid,
+	"printable ASCII without spaces",
+};
 static const struct secret_file master_key = {
-	"master_key", generate_master_key, master_key_is_valid, "64 hex digits"};
+	"master_key",
+	generate_master_key,
+	master_key_is_valid,
+	"64 hex digits",
+};
 
 static bool load(const char *data_dir, const struct secret_file *file, struct secret *out)
 {

@@ -15,10 +15,12 @@ typedef void action(struct admission_health *h, int64_t now_ms, unsigned status,
 
 static void cool_until(struct admission_health *h, int64_t until_ms, int64_t pause_ms, unsigned status)
 {
-	*h = (struct admission_health){.state = ADMISSION_KEY_COOLING,
+	*h = (struct admission_health){
+		.state = ADMISSION_KEY_COOLING,
 		.until_ms = until_ms,
 		.pause_ms = pause_ms,
-		.status = status};
+		.status = status,
+	};
 }
 
 static void none(struct admission_health *h, int64_t now_ms, unsigned status, int64_t retry_after_ms)

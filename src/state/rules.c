@@ -355,7 +355,14 @@ bool rules_parse_time(const char *text, int64_t *unix_ms)
 		return false;
 	if (month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) || hour > 23 || minute > 59 || second > 60)
 		return false;
-	struct tm tm = { .tm_year = year - 1900, .tm_mon = month - 1, .tm_mday = day, .tm_hour = hour, .tm_min = minute, .tm_sec = second };
+	struct tm tm = {
+		.tm_year = year - 1900,
+		.tm_mon = month - 1,
+		.tm_mday = day,
+		.tm_hour = hour,
+		.tm_min = minute,
+		.tm_sec = second,
+	};
 	*unix_ms = ((int64_t)timegm(&tm) - offset * 60) * 1000 + milliseconds;
 	return true;
 }

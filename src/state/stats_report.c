@@ -47,8 +47,12 @@ static void collect_endpoint(struct stats_aggregate *a, uint32_t slot, struct st
 	if (!series)
 		series = &none;
 	struct stats_report_endpoint *e = &out->endpoints[out->endpoint_count++];
-	*e = (struct stats_report_endpoint){.prefix = check_strdup(prefix), .counts = series->counts,
-					    .active_requests = active, .last_request_ms = series->last_request_ms};
+	*e = (struct stats_report_endpoint){
+		.prefix = check_strdup(prefix),
+		.counts = series->counts,
+		.active_requests = active,
+		.last_request_ms = series->last_request_ms,
+	};
 	recent_from_window(&e->recent, series->window);
 }
 

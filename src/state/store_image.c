@@ -18,7 +18,11 @@ void image_add(struct image *image, const char *field, size_t field_length, cons
 	memcpy(bytes, field, field_length);
 	memcpy(bytes + field_length + 1, value, value_length);
 	image->entries[image->count++] = (struct image_entry){
-		.field = bytes, .field_length = field_length, .value = bytes + field_length + 1, .value_length = value_length };
+		.field = bytes,
+		.field_length = field_length,
+		.value = bytes + field_length + 1,
+		.value_length = value_length,
+	};
 }
 
 static int compare_entries(const void *left, const void *right)
