@@ -23,9 +23,9 @@
  * Memory in Redis: a window holds at most 10,000 events and then one more per 100 ms of 60 s: 10,600
  * entries of 24 bytes (265 KB), whatever its limit; 264 bytes where it holds two or fewer.
  *
- * A queue lets floor(rate_per_second) start in any second, below one a second one in 1/rate. A burst
- * may start together; more than the rate in a second never. It counts 25 ms more than a second, for
- * what the way to the vendor adds. */
+ * A queue lets floor(rate_per_second) start in any second, below one a second one in 1/rate. A first
+ * burst may start together, those that wait start evenly apart; more than the rate in a second never. It
+ * counts 50 ms more than a second, for what the way to the vendor adds. */
 #ifndef APIPROXY_PATH_ADMISSION_H
 #define APIPROXY_PATH_ADMISSION_H
 

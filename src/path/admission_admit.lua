@@ -52,8 +52,8 @@ if has_subject then
 end
 
 -- The queue: at most `starts` in any starts_span ms. A start that is not now is handed out in advance; those
--- given back (:f) go first. Those handed out in advance lie a little apart, so that they reach the vendor in
--- their order. Nobody gets one that comes after his patience. `behind`: what this node's last
+-- given back (:f) go first. They lie evenly apart, so that they reach the vendor in their order and a late burst
+-- does not meet the next one. Nobody gets one that comes after his patience. `behind`: what this node's last
 -- waiter waits for.
 local start, given_back, event_at = now, nil, now
 if has_queue and verdict == 0 then
@@ -63,7 +63,7 @@ if has_queue and verdict == 0 then
 	else
 		local nth, newest = call('LINDEX', queue, starts - 1), call('LINDEX', queue, 0)
 		newest = newest and tonumber(newest) or 0
-		if newest > now then newest = newest + math.min(20, math.floor(starts_span / (4 * starts))) end
+		if newest > now then newest = newest + math.floor(starts_span / starts) end
 		start = max(now, newest, nth and nth + starts_span or 0)
 	end
 	if start > now or behind > now then

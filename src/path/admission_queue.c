@@ -42,9 +42,6 @@ void admission_queue_free_item(struct admission_item *item)
 	free(container_of(item, struct admission_line, item)->starts);
 }
 
-/* Starts handed out in advance reach the vendor in their order (as in admission_admit.lua). */
-enum { APART_MS = 20 };
-
 uint64_t admission_queue_next_locked(struct admission_line *line, const struct mapping *m, uint64_t now_ms, bool take)
 {
 	uint64_t starts, span_ms, start = now_ms;
@@ -59,8 +56,8 @@ uint64_t admission_queue_next_locked(struct admission_line *line, const struct m
 	uint64_t newest = line->starts[(line->start_next + starts - 1) % starts];
 	if (nth && nth + span_ms > start)
 		start = nth + span_ms;
-	if (newest > now_ms)
-		newest += span_ms / (4 * starts) < APART_MS ? span_ms / (4 * starts) : APART_MS;
+	if (newest > now_ms) /* handed out in advance: evenly apart, as in admission_admit.lua */
+		newest += span_ms / starts;
 	if (newest > start)
 		start = newest;
 	if (take) {
