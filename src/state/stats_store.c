@@ -10,7 +10,6 @@
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -48,7 +47,7 @@ struct stats_store {
 	char *flushed_key;
 	char *report_key;
 	bool shared;
-	atomic_bool up;
+	bool up; /* told so */
 	bool has_base;
 	bool in_flight;
 	uint64_t number; /* of the last flush */
@@ -272,9 +271,4 @@ bool stats_store_merge_cluster(struct stats_store *store, struct stats_report *r
 	if (good)
 		report->totals = cluster;
 	return good;
-}
-
-bool stats_store_is_up(struct stats_store *store)
-{
-	return store->up;
 }

@@ -8,7 +8,7 @@
  *
  * A flush adds differences and is numbered: one whose answer was lost is sent again with the same
  * number and counts once. Where Redis lost what it had, the node adds what it knows again.
- * Thread safe. A call that asks Redis waits at most 250 ms for each answer; base, has_peers and is_up
+ * Thread safe. A call that asks Redis waits at most 250 ms for each answer; base and has_peers
  * never wait. */
 #ifndef APIPROXY_STATE_STATS_STORE_H
 #define APIPROXY_STATE_STATS_STORE_H
@@ -35,7 +35,5 @@ bool stats_store_publish(struct stats_store *store, const struct stats_report *r
 /* Flushes, adds the last reports of all other nodes, and sets totals (of this life before) to those of
  * the cluster. False: Redis did not answer; report may have some nodes only. */
 bool stats_store_merge_cluster(struct stats_store *store, struct stats_report *report) __attribute__((warn_unused_result));
-
-bool stats_store_is_up(struct stats_store *store); /* the last call had an answer */
 
 #endif
