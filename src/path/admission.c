@@ -341,9 +341,12 @@ static void on_answer(void *argument, const struct redisReply *reply)
 		undo(t, answer.numbers);
 		return;
 	}
-	if (wants_more_keys(t, verdict)) {
-		admission_pool_chosen(t, SIZE_MAX);
-		if (ask(t, true))
+	bool again = verdict == VERDICT_CONCURRENCY && !t->looked_twice;
+	if (again || wants_more_keys(t, verdict)) {
+		t->looked_twice |= again;
+		if (t->stages & STAGE_POOL)
+			admission_pool_chosen(t, SIZE_MAX);
+		if (ask(t, !again))
 			return;
 		if (decide_without_redis(t))
 			rq->on_decided(rq);

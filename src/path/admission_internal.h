@@ -170,6 +170,7 @@ struct admission_ticket {
 	size_t first_choice;       /* what the order charged, and how much */
 	int64_t price;
 	bool all_offered;
+	bool looked_twice; /* no place: the one that the client has just given back may still be on its way to Redis */
 	uint64_t tried_few;
 	uint8_t *tried_many;
 	size_t candidate_count;

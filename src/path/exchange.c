@@ -247,6 +247,8 @@ static enum step answer_problem(struct exchange *ex, const struct dialect_refusa
 	buf_free(&fields);
 	buf_free(&body);
 	ex->broken = ex->broken || !fine;
+	if (fine)
+		exchange_settle_early(ex);
 	return fine ? STEP_ANSWER : STEP_SETTLE;
 }
 
@@ -436,6 +438,24 @@ static void estimate_tokens(const struct exchange *ex, struct usage *usage)
 	usage->input_tokens = m && m->request.input_estimate ? m->request.input_estimate : ex->body_bytes / USAGE_BYTES_PER_TOKEN;
 }
 
+static void read_usage(const struct exchange *ex, struct usage *usage)
+{
+	if (ex->tap)
+		usage_tap_read(ex->tap, usage);
+	estimate_tokens(ex, usage);
+}
+
+void exchange_settle_early(struct exchange *ex)
+{
+	struct usage usage = {0};
+	if (!ex->managed || !ex->managed->admitted || ex->managed->settled || ex->tunnel)
+		return;
+	read_usage(ex, &usage);
+	exchange_settle_admission(ex, &usage);
+	ex->held_back = true;
+	exchange_wake(ex); /* behind the writing to Redis, which was deferred first */
+}
+
 static bool is_estimate(const struct usage *usage)
 {
 	return (!usage->input_known && usage->input_tokens) || (!usage->output_known && usage->output_tokens);
@@ -510,9 +530,7 @@ static enum step step_settle(struct exchange *ex)
 	struct front *f = ex->front;
 	struct plane *p = ex->plane;
 	bool counted = ex->counted;
-	if (ex->tap)
-		usage_tap_read(ex->tap, &usage);
-	estimate_tokens(ex, &usage);
+	read_usage(ex, &usage);
 	if (ex->managed)
 		exchange_settle_admission(ex, &usage);
 	if (counted)

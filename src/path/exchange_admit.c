@@ -265,8 +265,9 @@ enum step step_next_key(struct exchange *ex)
 void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 {
 	struct managed *m = ex->managed;
-	if (!m->started)
+	if (!m->started || m->settled)
 		return;
+	m->settled = true;
 	leave_line(ex);
 	if (!m->admitted) { /* also where it was admitted a moment ago and nobody has looked since */
 		admission_cancel(&m->admission);

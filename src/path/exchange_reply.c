@@ -22,6 +22,26 @@ static enum step pass_down(struct exchange *ex, const char *content, size_t leng
 	return STEP_SETTLE;
 }
 
+/* The last of the answer, or not yet. */
+static enum step finish_down(struct exchange *ex, const char *content, size_t length, bool finish)
+{
+	if (finish)
+		exchange_settle_early(ex);
+	if (!ex->held_back)
+		return pass_down(ex, content, length, finish);
+	if (relay_store(&ex->down, content, length, finish))
+		return STEP_STAY;
+	ex->broken = true;
+	return STEP_SETTLE;
+}
+
+static bool was_held_back(struct exchange *ex)
+{
+	bool held_back = ex->held_back;
+	ex->held_back = false;
+	return held_back;
+}
+
 enum step exchange_tell_continue(struct exchange *ex)
 {
 	static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -142,7 +162,7 @@ static enum step take_content(struct exchange *ex, char *data, size_t length)
 	if (ex->tap && content_length)
 		usage_tap_feed(ex->tap, content, content_length);
 	bool finish = fine && ex->down.body.done;
-	enum step next = pass_down(ex, content, content_length, finish);
+	enum step next = finish_down(ex, content, content_length, finish);
 	if (!fine)
 		ex->broken = ex->down.finished = true;
 	if (finish)
@@ -232,7 +252,7 @@ static enum step upstream_ended(struct exchange *ex, bool clean)
 	exchange_drop_upstream(ex, false);
 	if (ex->down.body.framing == HTTP_UNTIL_CLOSE && clean) {
 		ex->down.body.done = true;
-		return pass_down(ex, NULL, 0, true);
+		return finish_down(ex, NULL, 0, true);
 	}
 	ex->broken = ex->down.finished = true;
 	return STEP_STAY;
@@ -261,7 +281,7 @@ static enum step pump_down(struct exchange *ex)
 		if (count == IO_AGAIN)
 			return STEP_STAY;
 		next = count > 0 ? take_bytes(ex, ex->plane->scratch, (size_t)count) : upstream_ended(ex, count == IO_END);
-		if (next != STEP_STAY)
+		if (next != STEP_STAY || was_held_back(ex))
 			return next;
 	}
 	exchange_wake(ex);
@@ -276,6 +296,8 @@ enum step step_relay(struct exchange *ex)
 	if (ex->reconsider) {
 		ex->reconsider = false;
 		next = take_head(ex, ex->partial.data + ex->partial.start, buf_length(&ex->partial));
+		if (was_held_back(ex))
+			return next;
 	}
 	if (next == STEP_STAY && ex->impatient && ex->expects)
 		next = exchange_tell_continue(ex);
@@ -286,6 +308,8 @@ enum step step_relay(struct exchange *ex)
 
 enum step step_answer(struct exchange *ex)
 {
+	if (was_held_back(ex))
+		return STEP_STAY;
 	enum step next = pass_down(ex, NULL, 0, false);
 	if (next != STEP_STAY)
 		return next;

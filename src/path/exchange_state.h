@@ -45,6 +45,7 @@ struct managed {
 	bool started;                    /* admission_start was called */
 	bool decided;
 	bool admitted;                   /* to be settled, not cancelled */
+	bool settled;
 	bool reported;                   /* this attempt's outcome was told */
 	bool no_more_keys;               /* what comes now is final */
 	struct usage_request request;
@@ -108,6 +109,7 @@ struct exchange {
 	bool broken : 1;          /* the answer ends before its end */
 	bool client_gone : 1;
 	bool must_close : 1;      /* the client's connection, after the answer */
+	bool held_back : 1;       /* the end of the answer goes out in the next turn: exchange_settle_early() */
 	bool timed_out : 1;
 	bool counted : 1;         /* stats_begin() */
 	bool refused : 1;         /* the head was malformed: nothing in it is used */
@@ -126,6 +128,11 @@ bool exchange_cors_origin(const struct exchange *ex, char *origin, size_t size);
 
 /* How much to read at once for this sink: what it does not take is held. */
 size_t exchange_read_size(bool bulk, const struct io *sink);
+
+/* All of the answer is there, and the client does not have its end yet: what an admitted request took goes
+ * back now, and the end leaves after that was written to Redis. So a client that asks one at a time, each
+ * on a connection of its own, is never told that there are two. Sets held_back where there was anything. */
+void exchange_settle_early(struct exchange *ex);
 
 /* exchange_admit.c */
 enum step step_identify(struct exchange *ex);
