@@ -101,7 +101,7 @@ def test_place_of_a_failed_request_is_free_again(pair, vendor, guarded, fault):
     for _ in range(3):
         vendor.script(Fault(fault))
         try:
-            assert pair[0].get(guarded + "/x", bearer(key)).status == 502
+            assert pair[0].get(guarded + "/x", bearer(key)).status in (200, 502), "200: sent once more on a new connection"
         except Broken:
             assert "in_body" in fault
         eventually(lambda: pair[0].get(guarded + "/x", bearer(key)).status == 200, 1)
@@ -224,9 +224,8 @@ def test_malformed_and_unknown_requests_take_nothing(pair, guarded):
 # -- a minute
 
 
-def killed_nodes_places(nodes, prefix, vendor):
+def killed_nodes_places(nodes, prefix, key, vendor):
     """A killed node's places are free within 60 s."""
-    key = nodes.client(max_concurrency=2)
     held = [Held(nodes[2], prefix, key, path="/killed") for _ in range(2)]
     eventually(lambda: sum(r.path == "/killed" for r in vendor.received) == 2)
     nodes[2].kill()
@@ -237,9 +236,8 @@ def killed_nodes_places(nodes, prefix, vendor):
         request.close()
 
 
-def long_requests_place(nodes, prefix, vendor):
+def long_requests_place(nodes, prefix, key, vendor):
     """What frees a dead node's places takes none from a request that only lasts."""
-    key = nodes.client(max_concurrency=1)
     held = Held(nodes[0], prefix, key, path="/long")
     eventually(lambda: any(r.path == "/long" for r in vendor.received))
     while time.monotonic() < held.began + 62:
@@ -249,9 +247,8 @@ def long_requests_place(nodes, prefix, vendor):
     eventually(lambda: nodes[1].get(prefix + "/x", bearer(key)).status == 200, 2)
 
 
-def truth_of_retry_after(nodes, prefix, vendor):
+def truth_of_retry_after(nodes, prefix, key, vendor):
     """Neither too short nor too long."""
-    key = nodes.client(rpm=1)
     assert nodes[0].get(prefix + "/x", bearer(key)).status == 200
     time.sleep(50)
     refused = nodes[1].get(prefix + "/x", bearer(key))
@@ -263,8 +260,7 @@ def truth_of_retry_after(nodes, prefix, vendor):
     assert nodes[0].get(prefix + "/x", bearer(key)).status == 200
 
 
-def requests_leave_a_window_one_by_one(nodes, prefix, vendor):
-    key = nodes.client(rpm=2)
+def requests_leave_a_window_one_by_one(nodes, prefix, key, vendor):
     assert nodes[0].get(prefix + "/x", bearer(key)).status == 200
     time.sleep(3)
     assert nodes[1].get(prefix + "/x", bearer(key)).status == 200
@@ -276,8 +272,7 @@ def requests_leave_a_window_one_by_one(nodes, prefix, vendor):
     assert nodes[1].get(prefix + "/x", bearer(key)).status == 429
 
 
-def tokens_come_back_when_their_request_leaves(nodes, prefix, vendor):
-    key = nodes.client(output_tpm=100)
+def tokens_come_back_when_their_request_leaves(nodes, prefix, key, vendor):
     vendor.output_tokens = 100
     assert ask(nodes[0], prefix, key, chat_body(max_tokens=50)).status == 200
     eventually(lambda: ask(nodes[1], prefix, key, chat_body(max_tokens=1)).status == 429, 2)
@@ -303,14 +298,18 @@ def test_what_takes_a_minute():
         else:
             connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    scenes = (
-        killed_nodes_places, long_requests_place, truth_of_retry_after, requests_leave_a_window_one_by_one,
-        tokens_come_back_when_their_request_leaves,
-    )
+    scenes = {
+        killed_nodes_places: {"max_concurrency": 2},
+        long_requests_place: {"max_concurrency": 1},
+        truth_of_retry_after: {"rpm": 1},
+        requests_leave_a_window_one_by_one: {"rpm": 2},
+        tokens_come_back_when_their_request_leaves: {"output_tpm": 100},
+    }
     with Vendor() as vendor, Nodes(3) as nodes:
         vendor.script(*[answer] * 5000)
         prefix = nodes.map(vendor.url, auth="required")
-        at_once([lambda scene=scene: scene(nodes, prefix, vendor) for scene in scenes], len(scenes))
+        keys = {scene: nodes.client(**limits) for scene, limits in scenes.items()}
+        at_once([lambda scene=scene: scene(nodes, prefix, keys[scene], vendor) for scene in scenes], len(scenes))
 
 
 # -- tokens
