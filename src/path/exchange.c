@@ -59,10 +59,20 @@ static bool client_has_gone(const struct exchange *ex)
 	return ex->front->io.hangup && !ex->tunnel && !ex->internal;
 }
 
+static void dispose(struct exchange *ex)
+{
+	ex->magic = 0;
+	loop_free_later(ex->plane->loop, ex);
+}
+
 static void run(struct loop_task *task)
 {
 	struct exchange *ex = container_of(task, struct exchange, task);
 	CHECK(ex->magic == EXCHANGE_MAGIC);
+	if (ex->dead) {
+		dispose(ex);
+		return;
+	}
 	while (!ex->dead) {
 		enum step next = STEP_SETTLE;
 		if (steps[ex->step].needs_client && client_has_gone(ex))
@@ -76,8 +86,8 @@ static void run(struct loop_task *task)
 		enter(ex, next);
 	}
 	ex->dead = true;
-	ex->magic = 0;
-	loop_free_later(ex->plane->loop, ex);
+	if (!ex->task.queued) /* else woken before its end: the loop still knows the task */
+		dispose(ex);
 }
 
 void exchange_wake(struct exchange *ex)
