@@ -42,6 +42,16 @@ static bool store_from(struct relay *r, const struct iovec *parts, int count, si
 	return true;
 }
 
+bool relay_store(struct relay *r, const char *content, size_t length, bool finish)
+{
+	char chunk_head[HTTP_CHUNK_HEAD_MAX + 1];
+	struct iovec parts[PARTS];
+	int count = frame(r, parts, chunk_head, content, length, finish);
+	r->bytes += length;
+	r->finished = r->finished || finish;
+	return store_from(r, parts, count, 0);
+}
+
 enum relay_result relay_send(struct relay *r, struct io *sink, const char *content, size_t length, bool finish)
 {
 	char chunk_head[HTTP_CHUNK_HEAD_MAX + 1];

@@ -26,6 +26,9 @@ enum relay_result { RELAY_OK, RELAY_SINK_GONE, RELAY_NO_MEMORY };
 enum relay_result relay_send(struct relay *r, struct io *sink, const char *content, size_t length, bool finish)
 	__attribute__((warn_unused_result));
 
+/* Stores framed content without sending. */
+bool relay_store(struct relay *r, const char *content, size_t length, bool finish) __attribute__((warn_unused_result));
+
 static inline bool relay_is_done(const struct relay *r)
 {
 	return r->finished && buf_length(&r->pending) == 0;
