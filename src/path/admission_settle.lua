@@ -1,8 +1,8 @@
 -- The end of a request: its place, its reservations, the day's figures.
 -- KEYS: subject, its usage (same tag). ARGV[1]: numbers. ARGV[2]: the worker, 8 bytes.
 -- day: days since 1970. made: when the window was made that the request is in; another one knows
--- nothing of it. give_back: nothing was sent, so the event and its reservations go. Else the tokens
--- are what the vendor says (negative: the reservation stands).
+-- nothing of it. give_back: nothing was sent, so the event and its reservations go. known: the tokens
+-- are what the vendor says; else the reservations stand.
 local place, event, made, reserved_i, reserved_o, give_back, day, count, input, output, known = open('<ddddddddddd', ARGV[1])
 local subject = KEYS[1]
 local s, w, taken_by, dirty = call('GET', subject), nil, '', false
@@ -23,8 +23,7 @@ if s then
 		end
 	end
 elseif count > 0 then
-	local t = call('TIME')
-	w = {0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, t[1] * 1000 + math.floor(t[2] / 1000), 0, 0, 0, 0, 0}
+	w = window_new(clock())
 end
 local new_day = not s
 if count > 0 then

@@ -12,7 +12,7 @@
 -- the last one began; 11-14 the last one; 15 until when the list was told to live; 16 when the
 -- window was made. 17-21 are the owner's: of a subject 17 places taken, 18 day, 19-21 the day's requests,
 -- input, output; of a vendor key 17 state, 18 until, 19 failures in a row, 20 last pause, 21
--- status that was the reason, or the negative of it while the trial named by 18 is out.
+-- status that was the reason.
 -- What follows them is a subject's places, see admission_admit.lua.
 local call, pack, open = redis.call, struct.pack, struct.unpack
 local STATE, STATE_AND_MORE, ENTRY = '<ddddddddddddddddddddd', '<dddddddddddddddddddddc0', '<I6I4I6I6'

@@ -202,20 +202,20 @@ static void test_long_lines(void **state)
 	settings_free(&s);
 }
 
-#define NUMBER_0_1024 "bad value; accepted: a whole number from 0 to 1024"
+#define NUMBER_0_256 "bad value; accepted: a whole number from 0 to 256"
 #define SWITCH_WORDS "bad value; accepted: off, on, false, true, no, yes, 0 or 1"
 
 static void test_error_lines(void **state)
 {
 	(void)state;
 	static const struct { const char *ini, *expected; } cases[] = {
-		{"[server]\n\nworkers = many\n", "apiproxy.ini:3: server.workers = many: " NUMBER_0_1024},
-		{"[server]\nworkers = 1025\n", "apiproxy.ini:2: server.workers = 1025: " NUMBER_0_1024},
-		{"[server]\nworkers = -1\n", "apiproxy.ini:2: server.workers = -1: " NUMBER_0_1024},
-		{"[server]\nworkers = 4x\n", "apiproxy.ini:2: server.workers = 4x: " NUMBER_0_1024},
-		{"[server]\nworkers =\n", "apiproxy.ini:2: server.workers = : " NUMBER_0_1024},
+		{"[server]\n\nworkers = many\n", "apiproxy.ini:3: server.workers = many: " NUMBER_0_256},
+		{"[server]\nworkers = 257\n", "apiproxy.ini:2: server.workers = 257: " NUMBER_0_256},
+		{"[server]\nworkers = -1\n", "apiproxy.ini:2: server.workers = -1: " NUMBER_0_256},
+		{"[server]\nworkers = 4x\n", "apiproxy.ini:2: server.workers = 4x: " NUMBER_0_256},
+		{"[server]\nworkers =\n", "apiproxy.ini:2: server.workers = : " NUMBER_0_256},
 		{"[server]\nworkers = 99999999999999999999\n",
-			"apiproxy.ini:2: server.workers = 99999999999999999999: " NUMBER_0_1024},
+			"apiproxy.ini:2: server.workers = 99999999999999999999: " NUMBER_0_256},
 		{"[stats]\nenabled = maybe\n", "apiproxy.ini:2: stats.enabled = maybe: " SWITCH_WORDS},
 		{"[log]\nlevel = loud\n",
 			"apiproxy.ini:2: log.level = loud: bad value; accepted: debug, info, warning or error"},
@@ -270,7 +270,7 @@ static void test_error_lines_of_environment(void **state)
 {
 	(void)state;
 	setenv("API_PROXY_WORKERS", "abc\nd", 1);
-	expect_error(NULL, "environment API_PROXY_WORKERS=abc?d: " NUMBER_0_1024);
+	expect_error(NULL, "environment API_PROXY_WORKERS=abc?d: " NUMBER_0_256);
 	unsetenv("API_PROXY_WORKERS");
 	setenv("PORT", "70000", 1);
 	expect_error(NULL, "environment PORT=70000: bad value; accepted: a port from 1 to 65535");
