@@ -23,7 +23,8 @@ if s then
 		end
 	end
 elseif count > 0 then
-	w = window_new(clock())
+	local t = call('TIME')
+	w = {0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, t[1] * 1000 + math.floor(t[2] / 1000), 0, 0, 0, 0, 0}
 end
 local new_day = not s
 if count > 0 then
