@@ -1,5 +1,6 @@
 /* main: boot order, top to bottom; then signals; then everything in reverse. */
 #include <curl/curl.h>
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -368,18 +369,28 @@ static int serve(struct program *p)
 	return 0;
 }
 
-static int check(struct program *p)
+/* A bad document is a bad value of bootstrap.file: known before anything starts. */
+static bool is_bootstrap_good(const struct program *p)
 {
 	struct faults faults = {0};
-	if (*p->settings.bootstrap_file && !store_check_bootstrap(p->settings.bootstrap_file, &faults)) {
+	const char *file = p->settings.bootstrap_file;
+	bool good = !*file || store_check_bootstrap(file, &faults);
+	if (!good) {
 		char *text = faults_join(&faults);
-		fprintf(stderr, "apiproxy: %s: %s\n", p->settings.bootstrap_file, text);
+		fprintf(stderr, "apiproxy: bootstrap.file = %s: %s\n", file, text);
 		free(text);
-		faults_fini(&faults);
-		return 1;
 	}
-	settings_print_check(&p->settings, stdout);
-	return 0;
+	faults_fini(&faults);
+	return good;
+}
+
+/* What a full disk did not take is not printed. */
+static int printed(void)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return 0;
+	fprintf(stderr, "apiproxy: standard output: %s\n", strerror(errno));
+	return 1;
 }
 
 int main(int argc, char **argv)
@@ -391,16 +402,16 @@ int main(int argc, char **argv)
 	switch (p->options.command) {
 	case SETTINGS_VERSION:
 		printf("apiproxy %s\n", APIPROXY_VERSION);
-		return 0;
+		return printed();
 	case SETTINGS_HELP:
 		settings_print_help(stdout);
-		return 0;
+		return printed();
 	case SETTINGS_PRINT_MARKDOWN:
 		settings_print_markdown(stdout);
-		return 0;
+		return printed();
 	case SETTINGS_PRINT_ENV_EXAMPLE:
 		settings_print_env_example(stdout);
-		return 0;
+		return printed();
 	case SETTINGS_CHECK:
 	case SETTINGS_PRINT_CONFIG:
 	case SETTINGS_SERVE:
@@ -408,11 +419,15 @@ int main(int argc, char **argv)
 	}
 	if (!settings_load(&p->settings, &p->options))
 		return 1;
-	if (p->options.command == SETTINGS_CHECK)
-		return check(p);
 	if (p->options.command == SETTINGS_PRINT_CONFIG) {
 		settings_print_config(&p->settings, stdout);
-		return 0;
+		return printed();
+	}
+	if (!is_bootstrap_good(p))
+		return 1;
+	if (p->options.command == SETTINGS_CHECK) {
+		settings_print_check(&p->settings, stdout);
+		return printed();
 	}
 	return serve(p);
 }

@@ -153,6 +153,14 @@ static void fail_key(struct reading *r, const struct settings_entry *entry)
 	free(keys);
 }
 
+static void fail_lone_key(struct reading *r, const struct settings_entry *entry)
+{
+	char *value = check_strdup(sounds_secret(entry->name) ? "(hidden)" : entry->value);
+	set_string(&r->error, check_printf("%s:%d: %s = %s: a key before the first section; accepted: [section] first",
+		r->ini_file, entry->line, entry->name, printable(value)));
+	free(value);
+}
+
 static void fail_syntax(struct reading *r, const char *file, const struct settings_entry *entry, const char *accepted)
 {
 	set_string(&r->error, check_printf("%s:%d: %s: malformed line; accepted: %s",
@@ -190,8 +198,7 @@ static bool on_ini_entry(void *context, const struct settings_entry *entry)
 	else if (r->bad_section)
 		fail_section(r, entry);
 	else if (!*entry->section)
-		set_string(&r->error, check_printf("%s:%d: %s: a key before the first section; accepted: [section] first",
-			r->ini_file, entry->line, entry->name));
+		fail_lone_key(r, entry);
 	else if (!setting)
 		fail_key(r, entry);
 	if (r->error)

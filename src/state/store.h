@@ -66,7 +66,7 @@ enum store_result store_export(struct store *s, struct cJSON **document, struct 
 enum store_result store_replace_all(struct store *s, const struct cJSON *document, struct cJSON **result,
 	struct faults *faults); /* the document, with "key" in clients that are new */
 
-/* Is a bootstrap document good? For --check. */
+/* Is a bootstrap document good, as far as that can be told without the store? */
 bool store_check_bootstrap(const char *file, struct faults *faults);
 
 /* What Redis has now: loads if anything changed since the last load, fills an empty store. *snapshot

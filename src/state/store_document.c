@@ -298,13 +298,21 @@ enum store_result store_replace_all(struct store *s, const cJSON *json, cJSON **
 
 /* ---- bootstrap ---- */
 
+static size_t line_of(const char *text, const char *place)
+{
+	size_t line = 1;
+	for (; text < place; text++)
+		line += *text == '\n';
+	return line;
+}
+
 static cJSON *parse_bootstrap_file(const char *path, struct faults *faults)
 {
 	FILE *in = fopen(path, "re");
 	size_t size = 0, room = 1 << 16, got;
 	char *text = check_calloc(1, room);
 	if (!in) {
-		faults_add(faults, path, "%s", strerror(errno));
+		faults_add(faults, NULL, "%s", strerror(errno));
 		free(text);
 		return NULL;
 	}
@@ -321,9 +329,9 @@ static cJSON *parse_bootstrap_file(const char *path, struct faults *faults)
 	text[size] = '\0';
 	cJSON *json = failed ? NULL : cJSON_ParseWithLengthOpts(text, size + 1, &end, true);
 	if (failed)
-		faults_add(faults, path, "%s", strerror(errno));
+		faults_add(faults, NULL, "%s", strerror(errno));
 	else if (!json)
-		faults_add(faults, path, "is not JSON, at byte %zu", (size_t)(end - text));
+		faults_add(faults, NULL, "is not JSON, at line %zu", line_of(text, end));
 	free(text);
 	return json;
 }

@@ -193,14 +193,14 @@ static bool bootstrap(struct store *s, struct faults *faults)
 	struct image images[SCHEMA_KINDS] = { 0 };
 	struct faults wrong = { 0 };
 	bool ok = store_read_bootstrap(s, images, &wrong);
+	const char *from = *s->bootstrap_file ? s->bootstrap_file : "the built-in list";
 	if (ok) {
 		ok = fill(s, images, faults);
 		if (ok)
-			log_info("config", "the store was empty: filled with %zu mappings from %s", images[SCHEMA_MAPPING].count,
-				*s->bootstrap_file ? s->bootstrap_file : "the built-in list");
+			log_info("config", "the store was empty: filled with %zu mappings from %s", images[SCHEMA_MAPPING].count, from);
 	} else {
 		for (size_t i = 0; i < wrong.count; i++)
-			journal_add("config", "bootstrap: %s", wrong.items[i]);
+			journal_add("config", "bootstrap: %s: %s", from, wrong.items[i]);
 		s->bootstrap_failed = true;
 		ok = true;
 	}

@@ -270,6 +270,29 @@ def test_bad_setting_stops_the_start_too(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(
+    "text,named",
+    [
+        ('{"mappings": [\n{"prefix"}\n', "line 2"),
+        ('{"mappings": [{"prefix": "/stats", "target": "https://a.example"}]}', "mappings[0].prefix"),
+        ('{"mappings": [], "more": []}', "more"),
+        ("[]", "JSON object"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])
+def test_bad_bootstrap_document_is_refused(tmp_path, arguments, text, named):
+    (tmp_path / "boot.json").write_text(text)
+    assert_refused(run_once(*arguments, cwd=tmp_path, API_PROXY_BOOTSTRAP="boot.json"), "bootstrap.file", "boot.json", named)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version", "--print-config", "--check"])
+def test_what_cannot_be_printed_is_a_failure(tmp_path, argument):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([binary(), argument], cwd=tmp_path, env=clean_env(), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert_refused(result, "standard output")
+
+
 def test_taken_port_stops_the_start(tmp_path):
     with RawServer() as taken:
         result = run_once(cwd=tmp_path, API_PROXY_LISTEN=taken.host, ADMIN_TOKEN=TOKEN)
