@@ -211,17 +211,20 @@ static enum worth weigh(struct identity *identity, const struct snapshot *s, con
 		return WORTHLESS;
 	if (length > sizeof key_prefix && memcmp(text, key_prefix, sizeof key_prefix - 1) == 0)
 		return weigh_client_key(s, text, length, now_ms, subject);
-	if (!memchr(text, '.', length))
-		return WORTHLESS;
-	int64_t expires_at = 0;
-	const struct subject *user = recall(identity, s, text, length, now_ms);
-	if (!user) {
-		user = identity_token_verify(s, text, length, now_ms, &expires_at);
+	if (memchr(text, '.', length)) {
+		int64_t expires_at = 0;
+		const struct subject *user = recall(identity, s, text, length, now_ms);
+		if (!user) {
+			user = identity_token_verify(s, text, length, now_ms, &expires_at);
+			if (user)
+				remember(identity, text, length, user, expires_at);
+		}
+		*subject = user;
 		if (user)
-			remember(identity, text, length, user, expires_at);
+			return VALID;
 	}
-	*subject = user;
-	return user ? VALID : WORTHLESS;
+	/* A key_sha256 that was given may be that of any text. */
+	return weigh_client_key(s, text, length, now_ms, subject);
 }
 
 /* The best of the values of all key= parameters: the first valid one, else a disabled one. */

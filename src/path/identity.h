@@ -1,8 +1,8 @@
 /* identity: who is asking. From the credentials of a request to a client or user of the snapshot.
  *
  * Places, in the order in which they decide: Authorization: Bearer, x-api-key, x-goog-api-key,
- * api-key, query `key`. The first valid one decides. Valid is a client key (sk-ap-…, looked up by
- * its SHA-256) that is neither expired nor unknown, or a token of ours (below). A disabled client
+ * api-key, query `key`. The first valid one decides. Valid is a client key (sk-ap-…, or any text
+ * whose SHA-256 a client was given) that is neither expired nor unknown, or a token of ours (below). A disabled client
  * is refused with 403 unless a later place holds a valid credential; 403 too where the subject's
  * list of mappings leaves this one out. All else is 401.
  * Tokens: JWT, HS256 and nothing else (RFC 7519, RFC 7518 3.2), `exp` and `sub` required, `pw` ties

@@ -142,6 +142,18 @@ static bool resolve_document(const struct store *s, struct document *d, bool may
 	return !faults->count;
 }
 
+/* A digest given may be one that another entry keeps. */
+static void tell_repeated_digests(const char *section, const cJSON *entries, struct faults *faults)
+{
+	size_t count = (size_t)cJSON_GetArraySize(entries), i = 0;
+	const char **digests = check_calloc(count + 1, sizeof(*digests));
+	const cJSON *entry;
+	cJSON_ArrayForEach(entry, entries)
+		digests[i++] = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "key_sha256"));
+	check_repeated(section, "key_sha256", digests, count, faults);
+	free(digests);
+}
+
 static bool make_images(const struct document *d, struct image images[SCHEMA_KINDS], struct faults *faults)
 {
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++) {
@@ -153,9 +165,7 @@ static bool make_images(const struct document *d, struct image images[SCHEMA_KIN
 			secrets_free(value);
 		}
 		image_seal(&images[kind]);
-		for (size_t i = 1; i < images[kind].count; i++)
-			if (strcmp(images[kind].entries[i].field, images[kind].entries[i - 1].field) == 0)
-				faults_add(faults, schema_infos[kind].section, "two entries have the same key");
+		tell_repeated_digests(schema_infos[kind].section, d->sections[kind], faults);
 	}
 	return !faults->count;
 }

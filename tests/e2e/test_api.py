@@ -532,13 +532,20 @@ def test_a_document_replaces_everything(api):
     assert api.api("GET", "/api/mappings/z").status == 200
 
 
-def test_a_key_given_by_its_hash(api, server):
-    key = "sk-ap-" + "k" * 43
+@pytest.mark.parametrize("key", ["sk-ap-" + "k" * 43, "sk-of-another-gateway", "with.two.dots", "x"])
+def test_a_key_given_by_its_hash(api, server, key):
     entry = {"id": "given", "key_sha256": hashlib.sha256(key.encode()).hexdigest()}
     mapping = {"prefix": "/managed", "target": server.url, "auth": "required"}
     answer = api.api("PUT", "/api/config", {**EMPTY, "clients": [entry], "mappings": [mapping]})
     assert answer.status == 200 and "key" not in answer.json()["clients"][0]
     assert status_with(api, server, key) == 200
+
+
+def test_a_given_hash_that_another_client_keeps(api):
+    entry = {"id": "given", "key_sha256": "ab" * 32}
+    assert api.api("PUT", "/api/config", {**EMPTY, "clients": [entry]}).status == 200
+    answer = api.api("PUT", "/api/config", {**EMPTY, "clients": [{"id": "given"}, {**entry, "id": "other"}]})
+    assert "clients[1].key_sha256" in error(answer, 400)
 
 
 @pytest.mark.parametrize("missing", SECTIONS)
