@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -33,7 +34,7 @@ struct listener {
 };
 
 struct worker {
-	struct plane plane; /* first: plane callbacks find their worker by it */
+	struct plane plane;
 	struct worker_setup setup;
 	pthread_t thread;
 	struct listener main, ops;
@@ -125,7 +126,7 @@ static void on_listener_ready(struct loop_watch *watch, uint32_t events)
 static void accept_again(struct worker *w, struct listener *l)
 {
 	if (l->fd >= 0 && l->watch.fd < 0 && !loop_watch_level(w->plane.loop, &l->watch, l->fd, EPOLLIN))
-		log_error("worker", "cannot watch a listener: %s", "epoll_ctl failed");
+		log_error("worker", "cannot watch a listener: %s", strerror(errno));
 }
 
 static void on_pause_over(struct loop_timer *t)

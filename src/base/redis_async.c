@@ -24,6 +24,7 @@
 
 #include "base/buf.h"
 #include "base/check.h"
+#include "base/log.h"
 #include "base/loop.h"
 
 enum { CONNECT_DEADLINE_MS = 1000, PROBE_PAUSE_MS = 250, IDLE_CHECK_MS = 1000, CALL_BYTES_MAX = 1 << 20 };
@@ -44,6 +45,7 @@ struct call {
 
 struct redis_async {
 	struct loop *loop;
+	uint64_t complained_ms; /* when an error that nobody waited for was last logged */
 	struct redis_async_options options;
 	char *unix_path, *host, *user, *password;
 	redisAsyncContext *context;
@@ -168,6 +170,16 @@ static void append(struct redis_async *r, struct call *c)
 	r->calls_tail = &c->next;
 }
 
+/* Nobody waits for this answer, but an error must not vanish; one line a minute is enough. */
+static void log_unheard_error(struct redis_async *r, const char *text)
+{
+	uint64_t now_ms = loop_now_ms(r->loop);
+	if (r->complained_ms && now_ms - r->complained_ms < 60000)
+		return;
+	r->complained_ms = now_ms;
+	log_warning("redis", "a script failed: %s", text);
+}
+
 static void on_reply(redisAsyncContext *context, void *reply, void *argument);
 
 static bool send_again(struct redis_async *r, struct call *c)
@@ -180,6 +192,16 @@ static bool send_again(struct redis_async *r, struct call *c)
 		return false;
 	append(r, c);
 	return true;
+}
+
+/* Nobody waits for this answer, but an error must not vanish; one line a minute is enough. */
+static void log_unheard_error(struct redis_async *r, const char *text)
+{
+	uint64_t now_ms = loop_now_ms(r->loop);
+	if (r->complained_ms && now_ms - r->complained_ms < 60000)
+		return;
+	r->complained_ms = now_ms;
+	log_warning("redis", "a script failed: %s", text);
 }
 
 static void on_reply(redisAsyncContext *context, void *data, void *argument)
@@ -196,6 +218,8 @@ static void on_reply(redisAsyncContext *context, void *data, void *argument)
 	if (!(forgotten && send_again(r, c))) {
 		if (c->on_answer)
 			c->on_answer(c->argument, reply);
+		else if (reply && reply->type == REDIS_REPLY_ERROR)
+			log_unheard_error(r, reply->str);
 		free(c);
 	}
 	arm_deadline(r);

@@ -142,20 +142,20 @@ static bool gemini_fields(const struct dialect_refusal *r, struct buf *out)
 }
 
 struct dialect {
-	struct dialect_key_place key_place;
+	const char *key_field;
 	cJSON *(*error)(const struct problem *p, const struct dialect_refusal *r, const char *message);
 	bool (*fields)(const struct dialect_refusal *r, struct buf *out);
 };
 
 static const struct dialect dialects[] = {
-	[DIALECT_OPENAI] = {{"authorization", "Bearer "}, openai_error, openai_fields},
-	[DIALECT_ANTHROPIC] = {{"x-api-key", ""}, anthropic_error, anthropic_fields},
-	[DIALECT_GEMINI] = {{"x-goog-api-key", ""}, gemini_error, gemini_fields},
+	[DIALECT_OPENAI] = {"authorization", openai_error, openai_fields},
+	[DIALECT_ANTHROPIC] = {"x-api-key", anthropic_error, anthropic_fields},
+	[DIALECT_GEMINI] = {"x-goog-api-key", gemini_error, gemini_fields},
 };
 
-struct dialect_key_place dialect_key_place(enum dialect_id dialect)
+const char *dialect_key_field(enum dialect_id dialect)
 {
-	return dialects[dialect].key_place;
+	return dialects[dialect].key_field;
 }
 
 uint64_t dialect_retry_seconds(uint64_t retry_after_ms)

@@ -11,12 +11,8 @@
 #include "state/problem.h"
 #include "state/snapshot.h"
 
-struct dialect_key_place {
-	const char *field;  /* lower case */
-	const char *prefix; /* before the key: "Bearer " or "" */
-};
-
-struct dialect_key_place dialect_key_place(enum dialect_id dialect);
+/* The field that holds the vendor key, in lower case. */
+const char *dialect_key_field(enum dialect_id dialect);
 
 struct dialect_limit { /* what a refusal says of one window; limit 0: nothing */
 	uint64_t limit;

@@ -56,7 +56,7 @@ static bool needs_body(const struct exchange *ex)
 	return ex->mapping->include_usage || (s && (s->limits.input_tpm || s->limits.output_tpm));
 }
 
-/* The one case in which a body is changed: the mapping asks for it (contract section 4, Metering). */
+/* The one case in which a body is changed: the mapping asks for it. */
 static void include_usage(struct exchange *ex)
 {
 	struct buf changed = {0};
@@ -164,19 +164,10 @@ enum step step_admit(struct exchange *ex)
 
 /* ---- the vendor key's fate ---- */
 
-static bool is_key_failure(unsigned status)
-{
-	static const uint16_t statuses[] = {0, 401, 403, 429, 500, 502, 503, 504, 529};
-	for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++)
-		if (statuses[i] == status)
-			return true;
-	return false;
-}
-
 bool exchange_should_fail_over(struct exchange *ex, unsigned status)
 {
 	const struct managed *m = ex->managed;
-	return m && m->admission.key && !m->no_more_keys && ex->keeping && is_key_failure(status);
+	return m && m->admission.key && !m->no_more_keys && ex->keeping && admission_outcome_of_status(status) >= ADMISSION_THROTTLED;
 }
 
 /* 0: the vendor said nothing that can be read; "now" is one millisecond. */

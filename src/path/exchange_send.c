@@ -18,10 +18,15 @@
 enum {
 	READS_PER_TURN = 16,
 	DEFAULT_CONNECT_MS = 10000,
-	PATIENCE_MS = 1000, /* Expect: 100-continue (contract, section 3) */
+	PATIENCE_MS = 1000, /* Expect: 100-continue */
 };
 
-static const struct target control_target = {.url = "", .host = "(control)", .authority = "apiproxy", .base_path = ""};
+static const struct target control_target = {
+	.url = "",
+	.host = "(control)",
+	.authority = "apiproxy",
+	.base_path = "",
+};
 static const char *const control_fields[] = {"x-apiproxy-peer", "x-apiproxy-listener", NULL};
 
 static const struct target *target_of(const struct exchange *ex)
@@ -126,8 +131,7 @@ static void fill_managed(struct exchange *ex, struct rewrite_request *r, char *q
 			r->query = (struct http_span){query, length ? length + 1 : 0};
 	}
 	if (key) {
-		struct dialect_key_place place = dialect_key_place(m->dialect);
-		r->key_field = m->key_header ? m->key_header : place.field;
+		r->key_field = m->key_header ? m->key_header : dialect_key_field(m->dialect);
 		/* A field that the mapping names takes the bare key, unless it is Authorization by name. */
 		r->key_prefix = http_span_is(r->key_field, strlen(r->key_field), "authorization") ? "Bearer " : "";
 		r->key = key->secret;

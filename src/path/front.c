@@ -231,7 +231,6 @@ static bool set_up_tls(struct front *f, SSL_CTX *context)
 	f->io.tls = SSL_new(context);
 	if (!f->io.tls || SSL_set_fd(f->io.tls, f->io.watch.fd) != 1)
 		return false;
-	SSL_set_mode(f->io.tls, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	f->state = FRONT_HANDSHAKE;
 	return true;
 }

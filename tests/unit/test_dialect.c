@@ -172,11 +172,9 @@ static void test_other_fields(void **state)
 static void test_key_places(void **state)
 {
 	(void)state;
-	assert_string_equal(dialect_key_place(DIALECT_OPENAI).field, "authorization");
-	assert_string_equal(dialect_key_place(DIALECT_OPENAI).prefix, "Bearer ");
-	assert_string_equal(dialect_key_place(DIALECT_ANTHROPIC).field, "x-api-key");
-	assert_string_equal(dialect_key_place(DIALECT_GEMINI).field, "x-goog-api-key");
-	assert_string_equal(dialect_key_place(DIALECT_GEMINI).prefix, "");
+	assert_string_equal(dialect_key_field(DIALECT_OPENAI), "authorization");
+	assert_string_equal(dialect_key_field(DIALECT_ANTHROPIC), "x-api-key");
+	assert_string_equal(dialect_key_field(DIALECT_GEMINI), "x-goog-api-key");
 	assert_int_equal(dialect_retry_seconds(0), 1);
 	assert_int_equal(dialect_retry_seconds(1000), 1);
 	assert_int_equal(dialect_retry_seconds(1001), 2);
