@@ -170,16 +170,6 @@ static void append(struct redis_async *r, struct call *c)
 	r->calls_tail = &c->next;
 }
 
-/* Nobody waits for this answer, but an error must not vanish; one line a minute is enough. */
-static void log_unheard_error(struct redis_async *r, const char *text)
-{
-	uint64_t now_ms = loop_now_ms(r->loop);
-	if (r->complained_ms && now_ms - r->complained_ms < 60000)
-		return;
-	r->complained_ms = now_ms;
-	log_warning("redis", "a script failed: %s", text);
-}
-
 static void on_reply(redisAsyncContext *context, void *reply, void *argument);
 
 static bool send_again(struct redis_async *r, struct call *c)
