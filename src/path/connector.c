@@ -1,8 +1,9 @@
 /* connector: one CURLM on the worker's loop. libcurl asks for sockets to be watched (level
  * triggered) and for one timer. A handle lives from connector_start() to the end of its connection
- * where TLS is in use, since libcurl owns the SSL object; a plain socket is duplicated and the
- * handle goes at once. SSL_set_fd() gives the SSL object a BIO of its own on the socket, so that
- * reads and writes need no libcurl. */
+ * where TLS is in use, since libcurl owns the SSL object; the socket is duplicated, and without TLS the
+ * handle goes at once. SSL_set_fd() gives the SSL object a BIO of its own on the duplicate, so that
+ * reads and writes need no libcurl. libcurl holds a connection that is only connected for unused, and
+ * closes it where it looks dead or old: its descriptor is made one that is quiet for ever. */
 #include "path/connector.h"
 
 #include <curl/curl.h>
@@ -14,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -24,6 +27,7 @@ struct connector {
 	struct loop *loop;
 	CURLM *multi;
 	struct loop_timer timer;
+	int quiet[2]; /* a pair of sockets that nobody writes to */
 };
 
 struct socket_watch {
@@ -92,6 +96,7 @@ struct connector *connector_new(struct loop *l)
 	c->timer.on_due = on_timer_due;
 	c->multi = curl_multi_init();
 	CHECK(c->multi);
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, c->quiet) == 0);
 	curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
 	curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
 	curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timer);
@@ -104,6 +109,8 @@ void connector_free(struct connector *c)
 	if (!c)
 		return;
 	curl_multi_cleanup(c->multi);
+	close(c->quiet[0]);
+	close(c->quiet[1]);
 	loop_timer_cancel(c->loop, &c->timer);
 	free(c);
 }
@@ -166,6 +173,7 @@ static bool set_up(CURL *easy, struct connect_job *job, const struct target *tar
 	curl_easy_setopt(easy, CURLOPT_PRIVATE, job);
 	curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, (long)INT32_MAX);
 	curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
 	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 1024L);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -205,23 +213,26 @@ void connector_cancel(struct connector *c, struct connect_job *job)
 	job->handle = NULL;
 }
 
-static bool take_tls(CURL *easy, SSL *tls, curl_socket_t fd, struct connection *out)
+static bool take_tls(const struct connector *c, CURL *easy, SSL *tls, curl_socket_t fd, struct connection *out)
 {
-	if (!tls)
+	int own = tls ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+	if (own < 0)
 		return false;
 	SSL_CTX *context = SSL_get_SSL_CTX(tls);
 	SSL_CTX_set_info_callback(context, NULL);
 	SSL_CTX_set_app_data(context, NULL);
 	SSL_CTX_sess_set_new_cb(context, NULL); /* libcurl expects such calls within its own only */
 	SSL_set_mode(tls, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-	if (SSL_set_fd(tls, fd) != 1)
+	if (SSL_set_fd(tls, own) != 1 || dup3(c->quiet[0], fd, O_CLOEXEC) < 0) {
+		close(own);
 		return false;
-	*out = (struct connection){.handle = easy, .tls = tls, .fd = fd};
+	}
+	*out = (struct connection){.handle = easy, .tls = tls, .fd = own};
 	return true;
 }
 
 /* The socket of a handle that has connected. Where out->handle is NULL, the handle is done with. */
-static bool take_connection(CURL *easy, const struct connect_job *job, struct connection *out)
+static bool take_connection(const struct connector *c, CURL *easy, const struct connect_job *job, struct connection *out)
 {
 	curl_socket_t fd = CURL_SOCKET_BAD;
 	char *url = NULL;
@@ -229,7 +240,7 @@ static bool take_connection(CURL *easy, const struct connect_job *job, struct co
 		return false;
 	curl_easy_getinfo(easy, CURLINFO_EFFECTIVE_URL, &url);
 	if (url && strncmp(url, "https", 5) == 0)
-		return take_tls(easy, job->tls, fd, out);
+		return take_tls(c, easy, job->tls, fd, out);
 	out->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	return out->fd >= 0;
 }
@@ -240,7 +251,7 @@ static void finish(struct connector *c, CURL *easy, CURLcode code)
 	struct connection connection = {.fd = -1};
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &job);
 	job->handle = NULL;
-	bool taken = code == CURLE_OK && take_connection(easy, job, &connection);
+	bool taken = code == CURLE_OK && take_connection(c, easy, job, &connection);
 	if (!connection.handle)
 		connector_release(c, easy);
 	if (taken)

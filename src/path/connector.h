@@ -18,9 +18,9 @@ struct connector;
 enum connect_outcome { CONNECT_DONE, CONNECT_FAILED, CONNECT_TIMED_OUT };
 
 struct connection {
-	void *handle; /* plain: NULL. TLS: libcurl's, which owns socket and SSL: give it to connector_release() */
+	void *handle; /* plain: NULL. TLS: libcurl's, which owns the SSL: first give it to connector_release() */
 	SSL *tls;     /* borrowed of handle */
-	int fd;       /* plain: the receiver's to close */
+	int fd;       /* the receiver's to close */
 };
 
 struct connect_job {

@@ -154,8 +154,7 @@ static void discard(struct upstream_pool *p, const struct connection *c)
 {
 	if (c->handle)
 		connector_release(p->connector, c->handle);
-	else
-		close(c->fd);
+	close(c->fd);
 }
 
 struct upstream *upstream_adopt(struct upstream_pool *p, const struct target *target, const struct connection *c)
@@ -202,10 +201,12 @@ void upstream_close(struct upstream_pool *p, struct upstream *u)
 {
 	if (u->idle_since_ms)
 		unlink_idle(p, u);
-	if (u->handle) { /* libcurl owns socket and TLS */
+	if (u->handle) { /* libcurl owns TLS, and says farewell on the socket */
+		int fd = u->io.watch.fd;
 		u->io.tls = NULL;
 		loop_unwatch(p->loop, &u->io.watch);
 		connector_release(p->connector, u->handle);
+		close(fd);
 	} else {
 		io_close(&u->io, p->loop);
 	}
