@@ -182,10 +182,10 @@ GARBAGE = ["", "HTTP/1.1 200 OK\r\nContent-Length: 3", "SSH-2.0-x", "HTTP/1.1 20
 class Capricious:
     """A vendor; each connection has luck of its own. Whole answers repeat the request's target until they are long enough."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, tls=None):
         self.seed = seed
-        self.server = ThreadedServer(self.talk)
-        self.url = f"http://127.0.0.1:{self.server.raw.port}"
+        self.server = ThreadedServer(self.talk, tls)
+        self.url = f"https://localhost:{self.server.raw.port}" if tls else f"http://127.0.0.1:{self.server.raw.port}"
 
     def talk(self, connection):
         luck = random.Random(self.seed * 1_000_003 + self.server.raw.connections.index(connection))
@@ -312,11 +312,14 @@ def disturb(gateway, redis_server, changing: list[str], urls: list[str], luck, u
 
 
 @pytest.mark.timeout(60 + 2 * SECONDS)
-def test_capricious_vendors_and_reckless_clients(redis_server):
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_capricious_vendors_and_reckless_clients(redis_server, authority, tls):
     """Hours of a bad day in seconds; then a drain under load, with nothing left over."""
     luck = random.Random(SEED)
-    vendors = [Capricious(SEED), Capricious(SEED + 1)]
-    with Gateway(API_PROXY_REDIS_URL=redis_server.url, API_PROXY_WORKERS="3", API_PROXY_DRAIN_SECONDS="2") as gateway:
+    context = authority.server_context("localhost") if tls else None
+    vendors = [Capricious(SEED, context), Capricious(SEED + 1, context)]
+    trust = {"SSL_CERT_FILE": str(authority.bundle)}
+    with Gateway(API_PROXY_REDIS_URL=redis_server.url, API_PROXY_WORKERS="3", API_PROXY_DRAIN_SECONDS="2", **trust) as gateway:
         urls = [vendor.url for vendor in vendors]
         for n in range(3):
             assert gateway.api("POST", "/api/keys", {"id": f"k{n}", "pool": "p", "key": f"vk{n}"}).status == 201

@@ -568,3 +568,20 @@ def test_stalled_upload_after_a_fast_start_holds_64_kib(gateway, first, receive,
         sent = client.send_until_blocked(piece, limit=64 << 20, quiet=0.3)
         held = settled(sent, server.port, client.local_port)
         assert held <= 66 * KIB, f"{held} bytes held"
+
+
+def test_stalled_tls_downloads_outlive_new_connections(authority):
+    """What waits unread, its end too, is not taken for dead when other connections are made."""
+    with Gateway(API_PROXY_WORKERS="1", SSL_CERT_FILE=str(authority.bundle)) as gateway:
+        with RawServer(tls=authority.server_context("localhost")) as server:
+            prefix = gateway.route(server.url)
+            body = bytes(range(256)) * 16 * KIB
+            client, upstream = begin(gateway, server, prefix, receive_buffer=4 * KIB)
+            upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+            sender = threading.Thread(target=lambda: (upstream.send(body), upstream.close()))
+            sender.start()
+            for turn in range(3):
+                time.sleep(0.6)
+                begin(gateway, server, prefix, path=f"/{turn}")
+            assert client.read_response().body == body
+            sender.join()
