@@ -242,7 +242,7 @@ struct worker *worker_start(unsigned number, const struct worker_setup *setup)
 	p->on_less = on_less;
 	p->connections = setup->connections;
 	p->connector = connector_new(p->loop);
-	p->upstreams = upstream_pool_new(p->loop, p->connector);
+	p->upstreams = upstream_pool_new(p->loop);
 	p->identity = identity_new();
 	p->admission = admission_new(setup->admission, p->loop);
 	CHECK(pthread_create(&w->thread, NULL, run, w) == 0);

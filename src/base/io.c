@@ -195,7 +195,7 @@ int io_handshake(struct io *io)
 {
 	bool again = true;
 	ERR_clear_error();
-	int result = SSL_accept(io->tls);
+	int result = SSL_do_handshake(io->tls);
 	if (result == 1)
 		return 1;
 	return tls_result(io, result, &again) == IO_AGAIN ? IO_AGAIN : IO_ERROR;

@@ -37,7 +37,7 @@ long io_read(struct io *io, void *data, size_t length);             /* bytes, or
 long io_write(struct io *io, const struct iovec *parts, int count); /* bytes, or IO_AGAIN, IO_ERROR */
 /* How many bytes the kernel would take now, at least; 0 where it does not say (TLS). */
 size_t io_room(const struct io *io);
-int io_handshake(struct io *io); /* server side TLS: 1 done, IO_AGAIN, IO_ERROR */
+int io_handshake(struct io *io); /* TLS, either side: 1 done, IO_AGAIN, IO_ERROR */
 void io_shutdown_write(struct io *io); /* close_notify where TLS, then FIN */
 
 #endif

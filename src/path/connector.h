@@ -1,8 +1,5 @@
-/* connector: from a target to a connected socket, by libcurl (CURLOPT_CONNECT_ONLY): names, both
- * address families, TLS that is always verified, egress proxies. One per worker, on its loop.
- *
- * Trusted are the system's certificate authorities (or those that SSL_CERT_FILE and SSL_CERT_DIR name
- * in their place, as for OpenSSL), and those in CURL_CA_BUNDLE. */
+/* connector: from a target to a connection: names, both address families and egress proxies by libcurl
+ * (CURLOPT_CONNECT_ONLY), TLS by tls_client. One per worker, on its loop. */
 #ifndef APIPROXY_PATH_CONNECTOR_H
 #define APIPROXY_PATH_CONNECTOR_H
 
@@ -10,33 +7,40 @@
 #include <stdint.h>
 
 #include "base/loop.h"
+#include "path/tls_client.h"
 
-typedef struct ssl_st SSL;
 struct target;
 struct connector;
 
 enum connect_outcome { CONNECT_DONE, CONNECT_FAILED, CONNECT_TIMED_OUT };
 
-struct connection {
-	void *handle; /* plain: NULL. TLS: libcurl's, which owns the SSL: first give it to connector_release() */
-	SSL *tls;     /* borrowed of handle */
-	int fd;       /* the receiver's to close */
+struct connection {  /* the receiver's: to close and to free */
+	int fd;
+	SSL *tls;    /* NULL: plain */
 };
 
-struct connect_job {
-	/* Called from the loop, once, never from within connector_start(). text: why it failed. */
+struct connect_job { /* embedded; zeroed before its first use */
+	/* Called from the loop, once, never from within connector_start(). text: why it failed. c: where it is done. */
 	void (*on_done)(struct connect_job *job, enum connect_outcome outcome, const struct connection *c, const char *text);
-	void *handle; /* private; NULL: not under way */
-	SSL *tls;     /* private */
+	void *handle;                 /* private from here on */
+	const struct target *target;
+	uint64_t due_ms;
+	bool shaking;
+	struct tls_handshake handshake;
 };
+
+/* Is it under way? */
+static inline bool connect_job_is_running(const struct connect_job *job)
+{
+	return job->handle || job->shaking;
+}
 
 struct connector *connector_new(struct loop *l);
 void connector_free(struct connector *c);
 
-/* false: out of memory. */
+/* target must live until on_done or connector_cancel(). false: out of memory. */
 bool connector_start(struct connector *c, struct connect_job *job, const struct target *target, uint64_t timeout_ms)
 	__attribute__((warn_unused_result));
 void connector_cancel(struct connector *c, struct connect_job *job); /* on_done will not be called */
-void connector_release(struct connector *c, void *handle);
 
 #endif

@@ -364,7 +364,7 @@ enum step step_send(struct exchange *ex)
 	if (!ex->upstream) {
 		if (ex->connect_done)
 			return connect_failed(ex);
-		if (ex->connecting.handle)
+		if (connect_job_is_running(&ex->connecting))
 			return STEP_STAY;
 		if (!ex->sent_us && !ex->overhead_us) /* once, not for each key */
 			count_overhead(ex);

@@ -231,6 +231,7 @@ static bool set_up_tls(struct front *f, SSL_CTX *context)
 	f->io.tls = SSL_new(context);
 	if (!f->io.tls || SSL_set_fd(f->io.tls, f->io.watch.fd) != 1)
 		return false;
+	SSL_set_accept_state(f->io.tls);
 	f->state = FRONT_HANDSHAKE;
 	return true;
 }

@@ -4,6 +4,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -27,7 +28,6 @@ struct upstream_group {
 
 struct upstream_pool {
 	struct loop *loop;
-	struct connector *connector;
 	struct loop_timer sweep;
 	struct upstream *newest, *oldest;
 	uint32_t idle_count;
@@ -120,11 +120,10 @@ static void on_sweep(struct loop_timer *t)
 		loop_timer_set(p->loop, &p->sweep, now + SWEEP_MS);
 }
 
-struct upstream_pool *upstream_pool_new(struct loop *l, struct connector *connector)
+struct upstream_pool *upstream_pool_new(struct loop *l)
 {
 	struct upstream_pool *p = check_calloc(1, sizeof *p);
 	p->loop = l;
-	p->connector = connector;
 	p->sweep.on_due = on_sweep;
 	return p;
 }
@@ -150,10 +149,9 @@ struct upstream *upstream_take(struct upstream_pool *p, const struct target *tar
 	return u;
 }
 
-static void discard(struct upstream_pool *p, const struct connection *c)
+static void discard(const struct connection *c)
 {
-	if (c->handle)
-		connector_release(p->connector, c->handle);
+	SSL_free(c->tls);
 	close(c->fd);
 }
 
@@ -163,13 +161,12 @@ struct upstream *upstream_adopt(struct upstream_pool *p, const struct target *ta
 	int one = 1;
 	if (!u || !io_open(&u->io, p->loop, c->fd, on_io_event)) {
 		free(u);
-		discard(p, c);
+		discard(c);
 		return NULL;
 	}
 	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	u->io.tls = c->tls;
 	u->io.writable = true;
-	u->handle = c->handle;
 	u->group = make_group(p, target);
 	u->group->connections++;
 	return u;
@@ -201,15 +198,7 @@ void upstream_close(struct upstream_pool *p, struct upstream *u)
 {
 	if (u->idle_since_ms)
 		unlink_idle(p, u);
-	if (u->handle) { /* libcurl owns TLS, and says farewell on the socket */
-		int fd = u->io.watch.fd;
-		u->io.tls = NULL;
-		loop_unwatch(p->loop, &u->io.watch);
-		connector_release(p->connector, u->handle);
-		close(fd);
-	} else {
-		io_close(&u->io, p->loop);
-	}
+	io_close(&u->io, p->loop);
 	drop_group(p, u->group);
 	loop_free_later(p->loop, u);
 }

@@ -12,7 +12,6 @@
 #include "base/io.h"
 
 struct connection;
-struct connector;
 struct target;
 struct upstream_group;
 struct upstream_pool;
@@ -31,11 +30,10 @@ struct upstream {
 	struct upstream *newer, *older;
 	struct upstream *group_next, *group_previous;
 	struct upstream_group *group;
-	void *handle;
 	uint64_t idle_since_ms;
 };
 
-struct upstream_pool *upstream_pool_new(struct loop *l, struct connector *connector);
+struct upstream_pool *upstream_pool_new(struct loop *l);
 void upstream_pool_free(struct upstream_pool *p); /* closes the kept ones; none may be in use */
 
 /* A kept connection to the target, the one used last; NULL: none. */
