@@ -233,17 +233,18 @@ static void start_workers(struct program *p)
 {
 	uint32_t most = connections_max(p);
 	for (unsigned i = 0; i < p->worker_count; i++)
-		p->workers[i] = worker_start(i, &(struct worker_setup){
-			.settings = &p->settings,
-			.stats = stats_ring(p->stats, i),
-			.admission = p->admission,
-			.control_connect = (int (*)(void *))control_connect,
-			.control = p->control,
-			.connections = &p->connections,
-			.connections_max = most,
-			.listen_fd = p->listen_fds[i],
-			.ops_fd = p->ops_fds[i],
-		});
+		p->workers[i] = worker_start(i,
+			&(struct worker_setup){
+				.settings = &p->settings,
+				.stats = stats_ring(p->stats, i),
+				.admission = p->admission,
+				.control_connect = (int (*)(void *))control_connect,
+				.control = p->control,
+				.connections = &p->connections,
+				.connections_max = most,
+				.listen_fd = p->listen_fds[i],
+				.ops_fd = p->ops_fds[i],
+			});
 }
 
 static bool boot(struct program *p)
@@ -270,7 +271,8 @@ static bool boot(struct program *p)
 		worker_listen(p->workers[i]);
 	trim_memory();
 	log_info("main", "apiproxy %s is ready on %s://%s (%u worker%s)", APIPROXY_VERSION,
-		p->settings.tls_enabled ? "https" : "http", p->settings.server_listen, p->worker_count, p->worker_count == 1 ? "" : "s");
+		p->settings.tls_enabled ? "https" : "http", p->settings.server_listen, p->worker_count,
+		p->worker_count == 1 ? "" : "s");
 	return true;
 }
 

@@ -47,14 +47,18 @@ struct call {
 	struct MHD_Connection *connection;
 	const struct dispatch_row *row; /* NULL: refused, the reply says why */
 	struct lane_task task;
-	char *uri;                      /* request.path and request.query are parts of it */
+	char *uri; /* request.path and request.query are parts of it */
 	char *body;
 	size_t body_size;
 	struct admin_request request;
 	struct admin_reply reply;
 };
 
-static const struct { enum dispatch_lane lane; const char *name; unsigned threads; } lane_table[] = {
+static const struct {
+	enum dispatch_lane lane;
+	const char *name;
+	unsigned threads;
+} lane_table[] = {
 	{LANE_FIGURES, "figures", 1},
 	{LANE_STORE, "store", 2},
 	{LANE_HASH, "login", 2},
@@ -76,7 +80,7 @@ static void *on_uri(void *context, const char *uri, struct MHD_Connection *conne
 }
 
 static void on_completed(void *context, struct MHD_Connection *connection, void **request_context,
-			 enum MHD_RequestTerminationCode code)
+	enum MHD_RequestTerminationCode code)
 {
 	(void)context, (void)connection, (void)code;
 	struct call *call = *request_context;
@@ -106,7 +110,7 @@ static unsigned long long declared_length(struct call *call)
 static void refuse_body(struct call *call)
 {
 	admin_reply_problem(&call->reply, PROBLEM_BODY_TOO_LARGE, "The body may have %zu bytes here.",
-			    call->row->body_bytes_max);
+		call->row->body_bytes_max);
 	call->row = NULL;
 	free(call->body);
 	call->body = NULL;
@@ -214,8 +218,8 @@ static enum MHD_Result run_handler(struct call *call)
 	return MHD_YES;
 }
 
-static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url, const char *method,
-				  const char *version, const char *data, size_t *size, void **request_context)
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
+	const char *method, const char *version, const char *data, size_t *size, void **request_context)
 {
 	(void)context, (void)connection, (void)url, (void)version;
 	struct call *call = *request_context;

@@ -104,7 +104,7 @@ static void reply_method_not_allowed(const struct dispatch_row *first, struct ad
 			continue;
 		size_t used = strlen(allow);
 		snprintf(allow + used, sizeof allow - used, "%s%s%s", used ? ", " : "", row->method,
-			 strcmp(row->method, "GET") == 0 ? ", HEAD" : "");
+			strcmp(row->method, "GET") == 0 ? ", HEAD" : "");
 	}
 	admin_reply_problem(reply, PROBLEM_METHOD_NOT_ALLOWED, "Allowed here: %s.", allow);
 	admin_reply_header(reply, "Allow", "%s", allow);
@@ -126,8 +126,8 @@ static bool has_token(const struct admin *admin, const char *authorization)
 static bool may_ask(const struct dispatch_row *row, const struct admin_request *request, const char *authorization)
 {
 	return (row->open_when & OPEN_ALWAYS) ||
-	       ((row->open_when & OPEN_PUBLIC_STATS) && request->admin->setup.settings->server_public_stats) ||
-	       ((row->open_when & OPEN_OPS) && request->ops) || has_token(request->admin, authorization);
+		((row->open_when & OPEN_PUBLIC_STATS) && request->admin->setup.settings->server_public_stats) ||
+		((row->open_when & OPEN_OPS) && request->ops) || has_token(request->admin, authorization);
 }
 
 static void reply_unauthorized(const struct dispatch_row *row, struct admin_reply *reply)
@@ -136,7 +136,7 @@ static void reply_unauthorized(const struct dispatch_row *row, struct admin_repl
 		page_reply_denied(reply);
 	else
 		admin_reply_problem(reply, PROBLEM_INVALID_CREDENTIALS,
-				    "The admin token is needed: Authorization: Bearer ADMIN_TOKEN.");
+			"The admin token is needed: Authorization: Bearer ADMIN_TOKEN.");
 	admin_reply_header(reply, "WWW-Authenticate", "Bearer realm=\"apiproxy\"");
 }
 

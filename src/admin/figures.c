@@ -248,8 +248,8 @@ static void add_latency(cJSON *root, const struct stats_recent *r)
 	static const struct {
 		const char *name;
 		double percent;
-	} rows[] = {{"p50_ms", 50}, {"p75_ms", 75}, {"p90_ms", 90}, {"p95_ms", 95},
-		    {"p99_ms", 99}, {"p99_9_ms", 99.9}, {"max_ms", 100}};
+	} rows[] = {{"p50_ms", 50}, {"p75_ms", 75}, {"p90_ms", 90}, {"p95_ms", 95}, {"p99_ms", 99}, {"p99_9_ms", 99.9},
+		{"max_ms", 100}};
 	cJSON *object = add_object(root, "latency");
 	add(object, "requests", (double)r->requests);
 	add_us_as_ms(object, "avg_ms", average_us(r));

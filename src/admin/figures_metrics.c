@@ -38,7 +38,8 @@ static void write_escaped(FILE *out, const char *text)
 }
 
 /* NAME{LABEL="VALUE" and no closing brace; suffix is "" or that of a histogram's part. */
-static void write_label(const struct page *p, const char *name, const char *suffix, const char *label, const char *value)
+static void write_label(const struct page *p, const char *name, const char *suffix, const char *label,
+	const char *value)
 {
 	fprintf(p->out, "%s%s{%s=\"", name, suffix, label);
 	write_escaped(p->out, value);
@@ -82,7 +83,7 @@ static void metric_requests(const struct page *p, const char *name)
 }
 
 static void write_histogram(const struct page *p, const char *name, const char *prefix, enum stats_duration kind,
-			    const struct stats_buckets *buckets)
+	const struct stats_buckets *buckets)
 {
 	const uint32_t *bounds = stats_scales[kind].bounds_us;
 	uint64_t below = 0;
@@ -313,7 +314,8 @@ char *figures_metrics(const struct figures_sources *f)
 	stats_aggregate_drain(f->aggregate);
 	stats_aggregate_lock(f->aggregate);
 	for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
-		fprintf(page.out, "# HELP %s %s\n# TYPE %s %s\n", metrics[i].name, metrics[i].help, metrics[i].name, metrics[i].type);
+		fprintf(page.out, "# HELP %s %s\n# TYPE %s %s\n", metrics[i].name, metrics[i].help, metrics[i].name,
+			metrics[i].type);
 		metrics[i].write(&page, metrics[i].name);
 	}
 	stats_aggregate_unlock(f->aggregate);

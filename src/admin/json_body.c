@@ -42,7 +42,7 @@ static const char *repeated_name(const cJSON *json)
 		int looked_at = 0;
 		if (cJSON_IsObject(json))
 			for (const cJSON *earlier = json->child; earlier != child && looked_at++ < FIELDS_LOOKED_AT;
-			     earlier = earlier->next)
+				earlier = earlier->next)
 				if (strcmp(earlier->string, child->string) == 0)
 					return child->string;
 		const char *below = repeated_name(child);
@@ -59,7 +59,8 @@ static void syntax_error(struct admin_reply *reply, const char *body, const char
 		column = *c == '\n' ? 1 : column + 1;
 		line += *c == '\n';
 	}
-	admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "The body is not valid JSON at line %u, column %u.", line, column);
+	admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "The body is not valid JSON at line %u, column %u.", line,
+		column);
 }
 
 struct cJSON *admin_request_json(const struct admin_request *request, struct admin_reply *reply)

@@ -16,7 +16,9 @@
 
 #define HTML_TYPE "text/html; charset=utf-8"
 
-static const struct { const char *suffix, *type; } types[] = {
+static const struct {
+	const char *suffix, *type;
+} types[] = {
 	{".js", "text/javascript; charset=utf-8"},
 	{".css", "text/css; charset=utf-8"},
 	{".svg", "image/svg+xml"},
@@ -59,7 +61,7 @@ static bool tag_is_listed(const char *if_none_match, const char *tag)
 }
 
 static void reply_file(const struct admin_request *request, struct admin_reply *reply, const char *name,
-		       const char *type)
+	const char *type)
 {
 	const struct embedded_file *file = embedded_find(name);
 	if (!file) {

@@ -20,7 +20,7 @@ void admin_reply_free(struct admin_reply *reply)
 }
 
 void admin_reply_static(struct admin_reply *reply, unsigned status, const char *content_type, const char *data,
-			size_t length)
+	size_t length)
 {
 	reply->status = status;
 	reply->content_type = content_type;
@@ -60,7 +60,8 @@ void admin_reply_header(struct admin_reply *reply, const char *name, const char 
 }
 
 /* faults: NULL for none. A body that cannot be had is still an answer. */
-static void error(struct admin_reply *reply, unsigned status, const char *code, char *message, const struct faults *faults)
+static void error(struct admin_reply *reply, unsigned status, const char *code, char *message,
+	const struct faults *faults)
 {
 	admin_reply_free(reply);
 	admin_text_scrub(message);
@@ -122,7 +123,7 @@ bool admin_query_is(const char *query, const char *name, const char *value)
 	for (const char *part = query; *part; part += *part == '&') {
 		size_t length = strcspn(part, "&");
 		if (length == name_length + 1 + value_length && memcmp(part, name, name_length) == 0 &&
-		    part[name_length] == '=' && memcmp(part + name_length + 1, value, value_length) == 0)
+			part[name_length] == '=' && memcmp(part + name_length + 1, value, value_length) == 0)
 			return true;
 		part += length;
 	}

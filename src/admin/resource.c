@@ -20,8 +20,8 @@ void resource_fail(struct admin_reply *reply, enum store_result result, struct f
 		if (result == STORE_EXISTS)
 			admin_reply_error(reply, 409, "conflict", "%s", why);
 		else
-			admin_reply_problem(reply, result == STORE_MISSING ? PROBLEM_NO_MAPPING : PROBLEM_REDIS_UNAVAILABLE,
-					    "%s", why);
+			admin_reply_problem(reply, result == STORE_MISSING ? PROBLEM_NO_MAPPING : PROBLEM_REDIS_UNAVAILABLE, "%s",
+				why);
 		free(why);
 	}
 	faults_fini(faults);
@@ -40,7 +40,7 @@ static char *path_id(const struct admin_request *request)
 }
 
 static void reply_object(const struct admin_request *request, struct admin_reply *reply, unsigned status,
-			 cJSON *take_object)
+	cJSON *take_object)
 {
 	if (request->detail == SCHEMA_KEY)
 		key_health_add(request, take_object);
@@ -100,7 +100,8 @@ void resource_update(const struct admin_request *request, struct admin_reply *re
 	if (!patch)
 		return;
 	char *id = path_id(request);
-	enum store_result result = store_update(request->admin->setup.store, request->detail, id, patch, &object, &faults);
+	enum store_result result =
+		store_update(request->admin->setup.store, request->detail, id, patch, &object, &faults);
 	free(id);
 	cJSON_Delete(patch);
 	if (result != STORE_OK) {

@@ -24,8 +24,8 @@ void usage_get(const struct admin_request *request, struct admin_reply *reply)
 {
 	const struct schema_info *info = &schema_infos[request->detail];
 	struct snapshot *snapshot = admin_snapshot(request);
-	const struct subject *subject = request->detail == SCHEMA_USER ? snapshot_user(snapshot, request->tail)
-								       : snapshot_client(snapshot, request->tail);
+	const struct subject *subject = request->detail == SCHEMA_USER ? snapshot_user(snapshot, request->tail) :
+																	 snapshot_client(snapshot, request->tail);
 	if (!subject) {
 		admin_reply_problem(reply, PROBLEM_NO_MAPPING, "There is no %s \"%s\".", info->name, request->tail);
 		snapshot_unref(snapshot);

@@ -98,7 +98,8 @@ bool http_list_has(const char *list, size_t length, const char *token)
 bool http_connection_has(const struct http_head *head, const char *token)
 {
 	for (unsigned i = 0; i < head->field_count; i++)
-		if (head->fields[i].id == HTTP_CONNECTION && http_list_has(head->fields[i].value, head->fields[i].value_length, token))
+		if (head->fields[i].id == HTTP_CONNECTION &&
+			http_list_has(head->fields[i].value, head->fields[i].value_length, token))
 			return true;
 	return false;
 }
@@ -228,7 +229,8 @@ static const char *parse_target(struct http_span target)
 	return NULL;
 }
 
-static enum http_parse parse_request_line(struct http_head *head, const char *line, size_t length, const char **reason)
+static enum http_parse parse_request_line(struct http_head *head, const char *line, size_t length,
+	const char **reason)
 {
 	const char *space = memchr(line, ' ', length);
 	if (!space)

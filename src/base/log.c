@@ -81,8 +81,8 @@ void log_write(enum log_level level, const char *module, const char *format, ...
 
 	put_time(at, sizeof at);
 	size_t length = (size_t)snprintf(line, 200,
-		json ? "{\"at\":\"%s\",\"level\":\"%s\",\"module\":\"%.32s\",\"message\":\"" : "%s %s %.32s: ",
-		at, level_names[level], module);
+		json ? "{\"at\":\"%s\",\"level\":\"%s\",\"module\":\"%.32s\",\"message\":\"" : "%s %s %.32s: ", at,
+		level_names[level], module);
 	length += put_text(line + length, message, json);
 	if (json) {
 		line[length++] = '"';

@@ -46,7 +46,7 @@ enum {
 struct acme {
 	const struct settings *settings;
 	char *program, *directory, *hook, *log_path;
-	char *domains;             /* cut into names */
+	char *domains; /* cut into names */
 	const char *names[NAMES + 1];
 	struct acme_http *http;
 	int stop_fd, wake_fd;
@@ -221,8 +221,8 @@ static enum run_result run(struct acme *a, const char *const *arguments, char **
 static enum run_result run_new_account(struct acme *a, char **fault)
 {
 	const char *email = a->settings->acme_email;
-	const char *const arguments[] = {"uacme", "-v", "-c", a->directory, "-a", a->settings->acme_directory_url,
-		"-t", "EC", "-y", "new", *email ? email : NULL, NULL};
+	const char *const arguments[] = {"uacme", "-v", "-c", a->directory, "-a", a->settings->acme_directory_url, "-t",
+		"EC", "-y", "new", *email ? email : NULL, NULL};
 	return run(a, arguments, fault);
 }
 

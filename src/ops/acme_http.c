@@ -27,8 +27,8 @@ struct acme_http {
 static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *location,
 	const char *type, const char *body, size_t length)
 {
-	struct MHD_Response *response = MHD_create_response_from_buffer(length, (void *)(uintptr_t)body,
-		MHD_RESPMEM_MUST_COPY);
+	struct MHD_Response *response =
+		MHD_create_response_from_buffer(length, (void *)(uintptr_t)body, MHD_RESPMEM_MUST_COPY);
 	if (!response)
 		return MHD_NO;
 	if (location)
@@ -45,7 +45,8 @@ static enum MHD_Result answer_text(struct MHD_Connection *connection, unsigned s
 	return answer(connection, status, NULL, "text/plain", text, strlen(text));
 }
 
-static enum MHD_Result answer_challenge(const struct acme_http *h, struct MHD_Connection *connection, const char *token)
+static enum MHD_Result answer_challenge(const struct acme_http *h, struct MHD_Connection *connection,
+	const char *token)
 {
 	static const char token_characters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 	char content[CHALLENGE_BYTES];
@@ -68,15 +69,15 @@ static void host_of(const char *field, char out[256])
 {
 	size_t length = *field == '[' ? strcspn(field, "]") + 1 : strcspn(field, ":");
 	out[0] = 0;
-	if (length == 0 || length > 255 || length > strlen(field)
-		|| strspn(field, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]") < length)
+	if (length == 0 || length > 255 || length > strlen(field) ||
+		strspn(field, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]") < length)
 		return;
 	memcpy(out, field, length);
 	out[length] = 0;
 }
 
-static enum MHD_Result redirect(const struct acme_http *h, struct MHD_Connection *connection,
-	const char *method, const char *path)
+static enum MHD_Result redirect(const struct acme_http *h, struct MHD_Connection *connection, const char *method,
+	const char *path)
 {
 	char host[256], port[8] = "";
 	const char *field = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
@@ -90,8 +91,8 @@ static enum MHD_Result redirect(const struct acme_http *h, struct MHD_Connection
 		snprintf(port, sizeof port, ":%u", h->https_port);
 	char *location = check_printf("https://%s%s%s", host, port, path);
 	bool safe = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
-	enum MHD_Result result = answer(connection,
-		safe ? MHD_HTTP_MOVED_PERMANENTLY : MHD_HTTP_PERMANENT_REDIRECT, location, "text/plain", "", 0);
+	enum MHD_Result result = answer(connection, safe ? MHD_HTTP_MOVED_PERMANENTLY : MHD_HTTP_PERMANENT_REDIRECT,
+		location, "text/plain", "", 0);
 	free(location);
 	return result;
 }
@@ -149,8 +150,8 @@ static int listen_on(const char *text, char **why)
 		return -1;
 	}
 	fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0
-		|| bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+		bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
 		*why = check_printf("acme.http_listen %s: %s", text, strerror(errno));
 		if (fd >= 0)
 			close(fd);
@@ -160,8 +161,8 @@ static int listen_on(const char *text, char **why)
 	return fd;
 }
 
-struct acme_http *acme_http_start(const char *listen, const char *challenges, uint16_t https_port,
-	const char *host, char **why)
+struct acme_http *acme_http_start(const char *listen, const char *challenges, uint16_t https_port, const char *host,
+	char **why)
 {
 	struct acme_http *h = check_calloc(1, sizeof *h);
 	h->challenges = check_strdup(challenges);

@@ -30,14 +30,15 @@ static SSL_CTX *current;
 static _Atomic unsigned generation;
 
 /* RFC 7301; nothing else is spoken here. */
-static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_length,
-	const unsigned char *in, unsigned in_length, void *argument)
+static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_length, const unsigned char *in,
+	unsigned in_length, void *argument)
 {
 	static const unsigned char spoken[] = "\x08http/1.1";
 	(void)ssl;
 	(void)argument;
 	unsigned char *chosen;
-	if (SSL_select_next_proto(&chosen, out_length, spoken, sizeof spoken - 1, in, in_length) != OPENSSL_NPN_NEGOTIATED)
+	if (SSL_select_next_proto(&chosen, out_length, spoken, sizeof spoken - 1, in, in_length) !=
+		OPENSSL_NPN_NEGOTIATED)
 		return SSL_TLSEXT_ERR_ALERT_FATAL;
 	*out = chosen;
 	return SSL_TLSEXT_ERR_OK;
@@ -79,10 +80,10 @@ static SSL_CTX *build(const char *cert_path, const char *key_path, char **why)
 	CHECK(context);
 	ERR_clear_error();
 	SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
-	SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE
-		| SSL_OP_PRIORITIZE_CHACHA);
-	SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE
-		| SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	SSL_CTX_set_options(context,
+		SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+	SSL_CTX_set_mode(context,
+		SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF); /* tickets: the client keeps the session */
 	SSL_CTX_set_session_id_context(context, session_context, sizeof session_context - 1);
 	SSL_CTX_set_alpn_select_cb(context, on_alpn, NULL);
@@ -105,8 +106,8 @@ static SSL_CTX *build_self_signed(char **why)
 {
 	char *directory = check_printf("%s/tls", settings->server_data_dir);
 	char *cert_path = check_printf("%s/cert.pem", directory), *key_path = check_printf("%s/key.pem", directory);
-	SSL_CTX *context = self_signed_ensure(directory, settings->acme_domains, why)
-		? build(cert_path, key_path, why) : NULL;
+	SSL_CTX *context =
+		self_signed_ensure(directory, settings->acme_domains, why) ? build(cert_path, key_path, why) : NULL;
 	free(directory);
 	free(cert_path);
 	free(key_path);

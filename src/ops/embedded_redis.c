@@ -39,22 +39,22 @@ enum {
 	READY_POLL_MS = 2,
 	READY_LIMIT_MS = 10000,
 	LOADING_LIMIT_MS = 60000,
-	LOCK_WAIT_MS = 3000,  /* for a predecessor's child to be gone */
+	LOCK_WAIT_MS = 3000, /* for a predecessor's child to be gone */
 	STOP_GRACE_MS = 10000,
 	BACKOFF_FIRST_MS = 100,
 	BACKOFF_LAST_MS = 5000,
-	STABLE_MS = 10000,    /* has run so long: the next restart is at once again */
+	STABLE_MS = 10000, /* has run so long: the next restart is at once again */
 	LOG_FILE_BYTES = 4 << 20,
 };
 
 struct embedded_redis {
 	char *program;
-	char *directory;         /* data_dir/redis, absolute */
+	char *directory; /* data_dir/redis, absolute */
 	char *socket_path;
 	char *url;
-	char *socket_directory;  /* of our own outside of data_dir, NULL mostly */
+	char *socket_directory; /* of our own outside of data_dir, NULL mostly */
 	int lock_fd, stop_fd;
-	struct child child;      /* the supervisor's */
+	struct child child; /* the supervisor's */
 	_Atomic int pid;
 	pthread_t supervisor;
 	bool supervised;
@@ -88,8 +88,10 @@ static bool take_lock(struct embedded_redis *r, const char *data_dir)
 	} else if (r->lock_fd >= 0 && errno == EWOULDBLOCK) {
 		ssize_t length = pread(r->lock_fd, holder, sizeof holder - 1, 0);
 		holder[length > 0 ? strcspn(holder, "\n") : 0] = 0;
-		log_error(MODULE, "data_dir %s is in use by another apiproxy (process %s): give each its own "
-			"server.data_dir, or a common redis.url", data_dir, *holder ? holder : "unknown");
+		log_error(MODULE,
+			"data_dir %s is in use by another apiproxy (process %s): give each its own "
+			"server.data_dir, or a common redis.url",
+			data_dir, *holder ? holder : "unknown");
 	} else {
 		log_error(MODULE, "%s: %s", path, strerror(errno));
 	}
@@ -100,8 +102,8 @@ static bool take_lock(struct embedded_redis *r, const char *data_dir)
 static bool is_private_directory(const char *path)
 {
 	struct stat status;
-	return (mkdir(path, 0700) == 0 || errno == EEXIST) && lstat(path, &status) == 0 && S_ISDIR(status.st_mode)
-		&& status.st_uid == geteuid() && (status.st_mode & 077) == 0;
+	return (mkdir(path, 0700) == 0 || errno == EEXIST) && lstat(path, &status) == 0 && S_ISDIR(status.st_mode) &&
+		status.st_uid == geteuid() && (status.st_mode & 077) == 0;
 }
 
 /* For data directories too deep for sun_path. The name follows from the directory, so that a
@@ -131,7 +133,7 @@ static char *short_directory(const char *directory)
 static bool place_socket(struct embedded_redis *r)
 {
 	const char *place = r->directory;
-	if (strlen(r->directory) + strlen("/redis.sock") >= sizeof ((struct sockaddr_un *)0)->sun_path) {
+	if (strlen(r->directory) + strlen("/redis.sock") >= sizeof((struct sockaddr_un *)0)->sun_path) {
 		r->socket_directory = short_directory(r->directory);
 		if (!r->socket_directory) {
 			log_error(MODULE, "no place for a socket: %s is too long and /tmp is not usable", r->directory);
@@ -153,7 +155,8 @@ static bool prepare(struct embedded_redis *r, const char *data_dir)
 	if (!r->program)
 		r->program = child_find_program("valkey-server");
 	if (!r->program) {
-		log_error(MODULE, "redis-server is not installed: install it (apt-get install redis-server) "
+		log_error(MODULE,
+			"redis-server is not installed: install it (apt-get install redis-server) "
 			"or set redis.url (API_PROXY_REDIS_URL)");
 		return false;
 	}
@@ -369,8 +372,8 @@ struct embedded_redis *embedded_redis_start(const struct settings *s)
 		embedded_redis_stop(r);
 		return NULL;
 	}
-	log_info(MODULE, "embedded redis-server, process %d, data in %s, ready after %d ms",
-		embedded_redis_pid(r), r->directory, (int)(now_ms() - started));
+	log_info(MODULE, "embedded redis-server, process %d, data in %s, ready after %d ms", embedded_redis_pid(r),
+		r->directory, (int)(now_ms() - started));
 	return r;
 }
 

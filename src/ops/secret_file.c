@@ -189,7 +189,8 @@ bool master_key_load(const struct settings *s, uint8_t key[32])
 	if (!load(s->server_data_dir, &master_key, &secret))
 		return false;
 	if (secret.created)
-		log_info(MODULE, "a new master key is in %s: keep a copy, vendor keys cannot be read without it", secret.path);
+		log_info(MODULE, "a new master key is in %s: keep a copy, vendor keys cannot be read without it",
+			secret.path);
 	CHECK(secrets_from_hex(secret.value, key));
 	secret_fini(&secret);
 	return true;

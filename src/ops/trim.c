@@ -17,7 +17,8 @@ void trim_memory(void)
 		unsigned long start;
 		unsigned long end;
 		char rights[5];
-		if (sscanf(line, "%lx-%lx %4s", &start, &end, rights) == 3 && strcmp(rights, "r-xp") == 0 && strchr(line, '/'))
+		if (sscanf(line, "%lx-%lx %4s", &start, &end, rights) == 3 && strcmp(rights, "r-xp") == 0 &&
+			strchr(line, '/'))
 			madvise((void *)start, end - start, MADV_DONTNEED); /* advice: a refusal changes nothing */
 	}
 	fclose(maps);

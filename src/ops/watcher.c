@@ -33,7 +33,7 @@ struct watcher {
 	const struct redis_address *address;
 	struct watcher_sink sink;
 	struct redis_sync *listener;
-	bool listening;      /* the listener's subscriptions are made */
+	bool listening; /* the listener's subscriptions are made */
 	pthread_t thread;
 	bool started;
 	int stop_fd;
@@ -90,7 +90,7 @@ static void note(struct watcher *w, bool ok, const struct faults *faults)
 
 bool watcher_reload_now(struct watcher *w)
 {
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	struct snapshot *snapshot = NULL;
 	pthread_mutex_lock(&w->reload_mutex);
 	bool ok = store_refresh(w->store, &snapshot, &faults) == STORE_OK;
@@ -109,7 +109,7 @@ bool watcher_reload_now(struct watcher *w)
 /* The channels by their names: a pattern would bring a message for every limiter key, too. */
 static bool subscribe(struct watcher *w)
 {
-	static const char *const hashes[] = { "mappings", "keys", "clients", "users", "jwt_secret" };
+	static const char *const hashes[] = {"mappings", "keys", "clients", "users", "jwt_secret"};
 	enum { COUNT = sizeof(hashes) / sizeof(*hashes) };
 	unsigned db = w->address->db;
 	bool ok = redis_sync_connect(w->listener) && redis_sync_append(w->listener, "SUBSCRIBE apiproxy:changed");
@@ -151,8 +151,8 @@ static void listen_again(struct watcher *w, bool redis_ok)
 static bool wait_for_news(struct watcher *w, int64_t timeout_ms, bool *heard)
 {
 	struct pollfd fds[2] = {
-		{ .fd = w->stop_fd, .events = POLLIN },
-		{ .fd = w->listening ? redis_sync_fd(w->listener) : -1, .events = POLLIN },
+		{.fd = w->stop_fd, .events = POLLIN},
+		{.fd = w->listening ? redis_sync_fd(w->listener) : -1, .events = POLLIN},
 	};
 	*heard = false;
 	int count = poll(fds, 2, timeout_ms > 0 ? (int)timeout_ms : 0);

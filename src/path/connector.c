@@ -131,7 +131,8 @@ void connector_free(struct connector *c)
 	free(c);
 }
 
-static bool set_up(struct connector *c, CURL *easy, struct connect_job *job, const struct target *target, uint64_t timeout_ms)
+static bool set_up(struct connector *c, CURL *easy, struct connect_job *job, const struct target *target,
+	uint64_t timeout_ms)
 {
 	struct egress_route egress = egress_route(target);
 	char url[512];

@@ -99,7 +99,8 @@ static bool openai_limit(struct buf *out, const char *what, const struct dialect
 {
 	if (!l->limit)
 		return true;
-	return buf_printf(out, "x-ratelimit-limit-%s: %llu\r\nx-ratelimit-remaining-%s: %llu\r\nx-ratelimit-reset-%s: ", what,
+	return buf_printf(out,
+			   "x-ratelimit-limit-%s: %llu\r\nx-ratelimit-remaining-%s: %llu\r\nx-ratelimit-reset-%s: ", what,
 			   (unsigned long long)l->limit, what, (unsigned long long)l->remaining, what) &&
 		write_duration(out, l->reset_ms) && buf_append(out, "\r\n", 2);
 }

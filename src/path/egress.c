@@ -83,7 +83,8 @@ static bool init_proxy(struct proxy *p, const char *upper, const char *lower)
 		value = variable("ALL_PROXY", "all_proxy");
 	if (!value || parse_proxy(p, value))
 		return true;
-	fprintf(stderr, "apiproxy: environment %s: not a proxy URL (accepted: [http://][user:password@]host[:port])\n", upper);
+	fprintf(stderr, "apiproxy: environment %s: not a proxy URL (accepted: [http://][user:password@]host[:port])\n",
+		upper);
 	return false;
 }
 
@@ -91,7 +92,8 @@ bool egress_init(void)
 {
 	const char *none = variable("NO_PROXY", "no_proxy");
 	no_proxy = none ? check_strdup(none) : NULL;
-	return init_proxy(&http_proxy, "HTTP_PROXY", "http_proxy") && init_proxy(&https_proxy, "HTTPS_PROXY", "https_proxy");
+	return init_proxy(&http_proxy, "HTTP_PROXY", "http_proxy") &&
+		init_proxy(&https_proxy, "HTTPS_PROXY", "https_proxy");
 }
 
 static void free_proxy(struct proxy *p)

@@ -46,7 +46,8 @@ static const struct step_row steps[] = {
 
 static void enter(struct exchange *ex, enum step step)
 {
-	log_debug("exchange", "%p %s -> %s", (void *)ex, steps[ex->step].name, step == STEP_END ? "end" : steps[step].name);
+	log_debug("exchange", "%p %s -> %s", (void *)ex, steps[ex->step].name,
+		step == STEP_END ? "end" : steps[step].name);
 	ex->step = (int8_t)step;
 }
 
@@ -166,7 +167,8 @@ struct exchange *exchange_begin(struct plane *p, struct front *f)
 	return NULL;
 }
 
-struct exchange *exchange_begin_refused(struct plane *p, struct front *f, enum problem_id problem, const char *message)
+struct exchange *exchange_begin_refused(struct plane *p, struct front *f, enum problem_id problem,
+	const char *message)
 {
 	struct exchange *ex = new_exchange(p, f);
 	if (!ex)
@@ -194,9 +196,9 @@ static bool write_answer(struct exchange *ex, unsigned status, const char *conte
 	const struct buf *body)
 {
 	struct buf *out = &ex->down.pending;
-	const char *connection = ex->must_close || !ex->client_keeps ? "Connection: close\r\n"
-		: ex->http10                                              ? "Connection: keep-alive\r\n"
-																  : "";
+	const char *connection = ex->must_close || !ex->client_keeps ? "Connection: close\r\n" :
+		ex->http10                                               ? "Connection: keep-alive\r\n" :
+																   "";
 	if (!buf_printf(out, "HTTP/1.1 %u %s\r\n%s", status, http_reason_phrase(status), rewrite_date_line()))
 		return false;
 	if (content_type && !buf_printf(out, "Content-Type: %s\r\n", content_type))
@@ -249,8 +251,9 @@ static enum step answer_problem(struct exchange *ex, const struct dialect_refusa
 	buf_free(&ex->partial);
 	ex->problem = (uint16_t)refusal->problem;
 	skip_body(ex);
-	bool fine = buf_printf(&fields, "x-apiproxy-error: %s\r\n", p->code) && dialect_error_fields(dialect, refusal, &fields) &&
-		exchange_admission_fields(ex, &fields) && put_cors(ex, &fields) && dialect_error_body(dialect, refusal, &body);
+	bool fine = buf_printf(&fields, "x-apiproxy-error: %s\r\n", p->code) &&
+		dialect_error_fields(dialect, refusal, &fields) && exchange_admission_fields(ex, &fields) &&
+		put_cors(ex, &fields) && dialect_error_body(dialect, refusal, &body);
 	if (p->status == 401)
 		fine = fine && buf_printf(&fields, "WWW-Authenticate: Bearer\r\n");
 	fine = fine && write_answer(ex, p->status, "application/json", &fields, &body);
@@ -284,13 +287,14 @@ enum step exchange_fail(struct exchange *ex, enum problem_id problem, const char
 enum step exchange_refuse(struct exchange *ex)
 {
 	const struct admission_request *a = &ex->managed->admission;
-	return answer_problem(ex, &(struct dialect_refusal){
-		.problem = a->problem,
-		.retry_after_ms = a->retry_after_ms,
-		.requests = limit_of(&a->figures[ADMISSION_REQUESTS]),
-		.input_tokens = limit_of(&a->figures[ADMISSION_INPUT_TOKENS]),
-		.output_tokens = limit_of(&a->figures[ADMISSION_OUTPUT_TOKENS]),
-	});
+	return answer_problem(ex,
+		&(struct dialect_refusal){
+			.problem = a->problem,
+			.retry_after_ms = a->retry_after_ms,
+			.requests = limit_of(&a->figures[ADMISSION_REQUESTS]),
+			.input_tokens = limit_of(&a->figures[ADMISSION_INPUT_TOKENS]),
+			.output_tokens = limit_of(&a->figures[ADMISSION_OUTPUT_TOKENS]),
+		});
 }
 
 /* ---- CORS (server.cors_origins) ---- */
@@ -352,7 +356,8 @@ static void note_connection(struct exchange *ex)
 
 static bool is_preflight(const struct exchange *ex, char *origin, size_t size)
 {
-	return method_is(ex, "OPTIONS") && http_find(ex->request, HTTP_REQUEST_METHOD) && exchange_cors_origin(ex, origin, size);
+	return method_is(ex, "OPTIONS") && http_find(ex->request, HTTP_REQUEST_METHOD) &&
+		exchange_cors_origin(ex, origin, size);
 }
 
 static enum step route_internal(struct exchange *ex)
@@ -445,7 +450,8 @@ static void estimate_tokens(const struct exchange *ex, struct usage *usage)
 		usage->output_tokens = usage->output_estimate = 0;
 	if (usage->input_known || !(usage->output_known || usage->output_estimate))
 		return;
-	usage->input_tokens = m && m->request.input_estimate ? m->request.input_estimate : ex->body_bytes / USAGE_BYTES_PER_TOKEN;
+	usage->input_tokens =
+		m && m->request.input_estimate ? m->request.input_estimate : ex->body_bytes / USAGE_BYTES_PER_TOKEN;
 }
 
 static void read_usage(const struct exchange *ex, struct usage *usage)
@@ -483,8 +489,7 @@ static void count(struct exchange *ex, const struct usage *usage, uint64_t now_u
 	struct stats_event event = {
 		.kind = STATS_REQUEST,
 		.flags = (uint8_t)((ex->broken ? STATS_BROKEN_OFF : 0) | (ex->client_gone ? STATS_CLIENT_GONE : 0) |
-			(m && m->admission.queued ? STATS_QUEUED : 0) |
-			(is_estimate(usage) ? STATS_TOKENS_ESTIMATED : 0)),
+			(m && m->admission.queued ? STATS_QUEUED : 0) | (is_estimate(usage) ? STATS_TOKENS_ESTIMATED : 0)),
 		.status = ex->status,
 		.problem = ex->problem,
 		.slot = ex->mapping->stats_slot,

@@ -154,7 +154,8 @@ enum step step_admit(struct exchange *ex)
 	if (!m->started)
 		start(ex);
 	if (!m->decided)
-		return ex->timed_out ? exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, "The time ended in the queue.") : STEP_STAY;
+		return ex->timed_out ? exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, "The time ended in the queue.") :
+							   STEP_STAY;
 	if (m->admission.problem != PROBLEM_NONE)
 		return exchange_refuse(ex);
 	m->admitted = true;
@@ -167,7 +168,8 @@ enum step step_admit(struct exchange *ex)
 bool exchange_should_fail_over(struct exchange *ex, unsigned status)
 {
 	const struct managed *m = ex->managed;
-	return m && m->admission.key && !m->no_more_keys && ex->keeping && admission_outcome_of_status(status) >= ADMISSION_THROTTLED;
+	return m && m->admission.key && !m->no_more_keys && ex->keeping &&
+		admission_outcome_of_status(status) >= ADMISSION_THROTTLED;
 }
 
 /* 0: the vendor said nothing that can be read; "now" is one millisecond. */
@@ -211,7 +213,8 @@ void exchange_report_key(struct exchange *ex, const struct http_head *answer)
 		return;
 	m->reported = true;
 	count_attempt(ex, answer->status);
-	admission_report(&m->admission, admission_outcome_of_status(answer->status), answer->status, retry_after_ms(answer));
+	admission_report(&m->admission, admission_outcome_of_status(answer->status), answer->status,
+		retry_after_ms(answer));
 }
 
 /* The answer that failed waits in ex->partial: it is the client's if no key is left. */
@@ -248,7 +251,8 @@ enum step step_next_key(struct exchange *ex)
 		ex->reconsider = true;
 		return STEP_RELAY;
 	}
-	return exchange_fail(ex, ex->connect_outcome == CONNECT_TIMED_OUT ? PROBLEM_UPSTREAM_TIMEOUT : PROBLEM_UPSTREAM_ERROR, NULL);
+	return exchange_fail(ex,
+		ex->connect_outcome == CONNECT_TIMED_OUT ? PROBLEM_UPSTREAM_TIMEOUT : PROBLEM_UPSTREAM_ERROR, NULL);
 }
 
 /* ---- settle ---- */
@@ -293,8 +297,9 @@ static bool put_field(struct buf *out, const char *kind, const char *what, uint6
 /* On every managed answer: by hand, because printf would be a fifth of the request's time. */
 static bool put_figure(struct buf *out, const char *what, const struct admission_figure *f)
 {
-	return !f->limit || (put_field(out, "limit-", what, f->limit) && put_field(out, "remaining-", what, f->remaining) &&
-		put_field(out, "reset-", what, (f->reset_ms + 999) / 1000));
+	return !f->limit ||
+		(put_field(out, "limit-", what, f->limit) && put_field(out, "remaining-", what, f->remaining) &&
+			put_field(out, "reset-", what, (f->reset_ms + 999) / 1000));
 }
 
 bool exchange_admission_fields(struct exchange *ex, struct buf *out)

@@ -61,7 +61,8 @@ void exchange_drop_upstream(struct exchange *ex, bool reusable)
 
 /* ---- connecting ---- */
 
-static void on_connected(struct connect_job *job, enum connect_outcome outcome, const struct connection *c, const char *text)
+static void on_connected(struct connect_job *job, enum connect_outcome outcome, const struct connection *c,
+	const char *text)
 {
 	struct exchange *ex = container_of(job, struct exchange, connecting);
 	ex->connect_done = true;
@@ -104,7 +105,8 @@ static enum step connect_failed(struct exchange *ex)
 	if (exchange_should_fail_over(ex, 0))
 		return STEP_NEXT_KEY;
 	snprintf(text, sizeof text, "The upstream could not be reached: %s.", ex->connect_error);
-	return exchange_fail(ex, ex->connect_outcome == CONNECT_TIMED_OUT ? PROBLEM_UPSTREAM_TIMEOUT : PROBLEM_UPSTREAM_ERROR, text);
+	return exchange_fail(ex,
+		ex->connect_outcome == CONNECT_TIMED_OUT ? PROBLEM_UPSTREAM_TIMEOUT : PROBLEM_UPSTREAM_ERROR, text);
 }
 
 /* ---- the head ---- */
@@ -159,7 +161,8 @@ static bool write_head(struct exchange *ex, const char *length)
 		fill_internal(ex, &r, extra, sizeof extra);
 	} else {
 		struct egress_route egress = egress_route(target);
-		r.rest = (struct http_span){ex->path.at + ex->mapping->prefix_length, ex->path.length - ex->mapping->prefix_length};
+		r.rest = (struct http_span){ex->path.at + ex->mapping->prefix_length,
+			ex->path.length - ex->mapping->prefix_length};
 		if (egress.connect_url)
 			snprintf(absolute, sizeof absolute, "http://%s", target->authority);
 		r.proxy_authorization = egress.authorization;

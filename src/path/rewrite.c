@@ -32,8 +32,9 @@ static bool put_named(struct buf *out, const struct http_field *f, const char *v
 static bool put_request_line(const struct rewrite_request *r, struct buf *out)
 {
 	bool no_path = !*r->base_path && !r->rest.length;
-	return put_span(out, r->head->method) && put(out, " ") && put(out, r->absolute_prefix) && put(out, r->base_path) &&
-		put(out, no_path ? "/" : "") && put_span(out, r->rest) && put_span(out, r->query) && put(out, " HTTP/1.1\r\n");
+	return put_span(out, r->head->method) && put(out, " ") && put(out, r->absolute_prefix) &&
+		put(out, r->base_path) && put(out, no_path ? "/" : "") && put_span(out, r->rest) && put_span(out, r->query) &&
+		put(out, " HTTP/1.1\r\n");
 }
 
 static bool is_private(const struct rewrite_request *r, const struct http_field *f)
@@ -46,7 +47,8 @@ static bool is_private(const struct rewrite_request *r, const struct http_field 
 
 static bool is_credential(const struct http_field *f)
 {
-	return f->id == HTTP_AUTHORIZATION || f->id == HTTP_X_API_KEY || f->id == HTTP_X_GOOG_API_KEY || f->id == HTTP_API_KEY;
+	return f->id == HTTP_AUTHORIZATION || f->id == HTTP_X_API_KEY || f->id == HTTP_X_GOOG_API_KEY ||
+		f->id == HTTP_API_KEY;
 }
 
 static bool put_key(const struct rewrite_request *r, struct buf *out, const struct http_field *at)
@@ -56,7 +58,8 @@ static bool put_key(const struct rewrite_request *r, struct buf *out, const stru
 	return put(out, ": ") && put(out, r->key_prefix) && put(out, r->key) && put(out, "\r\n");
 }
 
-static bool put_request_field(const struct rewrite_request *r, struct buf *out, const struct http_field *f, bool *key_put)
+static bool put_request_field(const struct rewrite_request *r, struct buf *out, const struct http_field *f,
+	bool *key_put)
 {
 	if (f->id == HTTP_HOST)
 		return put_named(out, f, r->authority);
@@ -82,7 +85,8 @@ static bool put_request_field(const struct rewrite_request *r, struct buf *out, 
 bool rewrite_request(const struct rewrite_request *r, struct buf *out)
 {
 	bool key_put = false;
-	if (!buf_reserve(out, r->head->length + strlen(r->authority) + strlen(r->base_path) + 512) || !put_request_line(r, out))
+	if (!buf_reserve(out, r->head->length + strlen(r->authority) + strlen(r->base_path) + 512) ||
+		!put_request_line(r, out))
 		return false;
 	if (!http_find(r->head, HTTP_HOST) && !(put(out, "Host: ") && put(out, r->authority) && put(out, "\r\n")))
 		return false;
@@ -126,7 +130,8 @@ static bool is_event_stream(const struct http_field *f)
 		(f->value_length == length || strchr("; \t", f->value[length]));
 }
 
-static bool put_response_field(const struct rewrite_response *r, struct buf *out, const struct http_field *f, struct seen *seen)
+static bool put_response_field(const struct rewrite_response *r, struct buf *out, const struct http_field *f,
+	struct seen *seen)
 {
 	if (r->websocket && (f->id == HTTP_UPGRADE || f->id == HTTP_CONNECTION))
 		return put_field(out, f);
@@ -153,14 +158,16 @@ bool rewrite_response(const struct rewrite_response *r, struct buf *out)
 {
 	struct seen seen = {0};
 	const char *connection = r->close ? "Connection: close\r\n" : r->keep_alive ? "Connection: keep-alive\r\n" : "";
-	if (!buf_reserve(out, r->head->length + 256) || !put(out, "HTTP/1.1 ") || !buf_append_number(out, r->head->status) ||
-		!put(out, " ") || !put(out, http_reason_phrase(r->head->status)) || !put(out, "\r\n"))
+	if (!buf_reserve(out, r->head->length + 256) || !put(out, "HTTP/1.1 ") ||
+		!buf_append_number(out, r->head->status) || !put(out, " ") ||
+		!put(out, http_reason_phrase(r->head->status)) || !put(out, "\r\n"))
 		return false;
 	for (unsigned i = 0; i < r->head->field_count; i++)
 		if (!put_response_field(r, out, &r->head->fields[i], &seen))
 			return false;
 	return (seen.date || put(out, rewrite_date_line())) &&
 		(!seen.event_stream || seen.accel || put(out, "X-Accel-Buffering: no\r\n")) &&
-		(!r->cors_origin || rewrite_cors_fields(r->cors_origin, out)) && (!r->chunked || put(out, "Transfer-Encoding: chunked\r\n")) &&
-		put(out, connection) && put(out, r->extra ? r->extra : "") && put(out, "\r\n");
+		(!r->cors_origin || rewrite_cors_fields(r->cors_origin, out)) &&
+		(!r->chunked || put(out, "Transfer-Encoding: chunked\r\n")) && put(out, connection) &&
+		put(out, r->extra ? r->extra : "") && put(out, "\r\n");
 }

@@ -35,8 +35,8 @@ static void make_context(void)
 	SSL_CTX_set_min_proto_version(client_context, TLS1_2_VERSION);
 	SSL_CTX_set_verify(client_context, SSL_VERIFY_PEER, NULL);
 	SSL_CTX_set_alpn_protos(client_context, alpn, sizeof alpn - 1);
-	SSL_CTX_set_mode(client_context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
-			SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	SSL_CTX_set_mode(client_context,
+		SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 }
 
 static bool is_address(const char *host)
@@ -52,8 +52,8 @@ static SSL *new_tls(int fd, const char *host)
 	if (!tls)
 		return NULL;
 	SSL_set_connect_state(tls);
-	bool named = is_address(host) ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(tls), host) == 1
-								  : SSL_set1_host(tls, host) == 1 && SSL_set_tlsext_host_name(tls, host) == 1;
+	bool named = is_address(host) ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(tls), host) == 1 :
+									SSL_set1_host(tls, host) == 1 && SSL_set_tlsext_host_name(tls, host) == 1;
 	if (named && SSL_set_fd(tls, fd) == 1)
 		return tls;
 	SSL_free(tls);

@@ -60,7 +60,7 @@ const char *redis_sync_error(const struct redis_sync *r)
 
 static struct timeval deadline(const struct redis_sync *r)
 {
-	return (struct timeval){ .tv_sec = r->deadline_ms / 1000, .tv_usec = r->deadline_ms % 1000 * 1000 };
+	return (struct timeval){.tv_sec = r->deadline_ms / 1000, .tv_usec = r->deadline_ms % 1000 * 1000};
 }
 
 void redis_sync_set_deadline(struct redis_sync *r, unsigned deadline_ms)
@@ -162,15 +162,16 @@ static bool authenticate(struct redis_sync *r)
 	const struct redis_address *a = r->address;
 	if (!a->password)
 		return true;
-	return expect_ok(r, "AUTH", a->user ? redisCommand(r->context, "AUTH %s %s", a->user, a->password) :
-		redisCommand(r->context, "AUTH %s", a->password));
+	return expect_ok(r, "AUTH",
+		a->user ? redisCommand(r->context, "AUTH %s %s", a->user, a->password) :
+				  redisCommand(r->context, "AUTH %s", a->password));
 }
 
 static bool open_connection(struct redis_sync *r)
 {
 	const struct redis_address *a = r->address;
 	r->context = a->unix_path ? redisConnectUnixWithTimeout(a->unix_path, deadline(r)) :
-		redisConnectWithTimeout(a->host, a->port, deadline(r));
+								redisConnectWithTimeout(a->host, a->port, deadline(r));
 	if (!r->context || r->context->err)
 		return fail(r, "connect");
 	if (redisSetTimeout(r->context, deadline(r)) != REDIS_OK)
@@ -187,7 +188,7 @@ static bool open_connection(struct redis_sync *r)
 /* A connection at rest has nothing to read, unless its other end is gone. */
 static bool is_stale(const struct redis_sync *r)
 {
-	struct pollfd p = { .fd = r->context->fd, .events = POLLIN | POLLRDHUP };
+	struct pollfd p = {.fd = r->context->fd, .events = POLLIN | POLLRDHUP};
 	char byte;
 	if (poll(&p, 1, 0) == 0)
 		return false;
@@ -238,7 +239,7 @@ redisReply *redis_sync_read(struct redis_sync *r)
 redisReply *redis_sync_read_buffered(struct redis_sync *r)
 {
 	void *reply = NULL;
-	struct pollfd p = { .fd = redis_sync_fd(r), .events = POLLIN };
+	struct pollfd p = {.fd = redis_sync_fd(r), .events = POLLIN};
 	if (!r->context)
 		return NULL;
 	if (redisGetReplyFromReader(r->context, &reply) != REDIS_OK) {

@@ -86,8 +86,8 @@ static const char *parse_db(const char *text, size_t length, struct redis_addres
 
 static const char *parse_query(const char *query, struct redis_address *a)
 {
-	return strncmp(query, "db=", 3) == 0 ? parse_db(query + 3, strlen(query + 3), a)
-		: "the only parameter is db=NUMBER";
+	return strncmp(query, "db=", 3) == 0 ? parse_db(query + 3, strlen(query + 3), a) :
+										   "the only parameter is db=NUMBER";
 }
 
 static const char *parse_unix(const char *rest, size_t length, struct redis_address *a)

@@ -77,7 +77,8 @@ static const char *check_characters(const char *text, size_t max, const char *ot
 
 const char *rules_check_id(const char *text)
 {
-	const char *fault = check_characters(text, ID_CHARS_MAX, "._-", "must be 1 to 64 of the characters A-Z a-z 0-9 . _ -");
+	const char *fault =
+		check_characters(text, ID_CHARS_MAX, "._-", "must be 1 to 64 of the characters A-Z a-z 0-9 . _ -");
 	if (!fault && (strcmp(text, ".") == 0 || strcmp(text, "..") == 0))
 		return "must not be . or .., which no URL path can name";
 	return fault;
@@ -109,9 +110,10 @@ const char *rules_check_username(const char *text)
 
 const char *rules_check_header(const char *text)
 {
-	static const char *const taken[] = { "connection", "keep-alive", "proxy-connection", "proxy-authorization", "te",
-		"trailer", "transfer-encoding", "upgrade", "host", "content-length", "expect" };
-	const char *fault = check_characters(text, ID_CHARS_MAX, "!#$%&'*+-.^_`|~", "must be the name of a header field, up to 64 characters");
+	static const char *const taken[] = {"connection", "keep-alive", "proxy-connection", "proxy-authorization", "te",
+		"trailer", "transfer-encoding", "upgrade", "host", "content-length", "expect"};
+	const char *fault = check_characters(text, ID_CHARS_MAX, "!#$%&'*+-.^_`|~",
+		"must be the name of a header field, up to 64 characters");
 	for (size_t i = 0; !fault && i < sizeof(taken) / sizeof(*taken); i++)
 		if (strcasecmp(text, taken[i]) == 0)
 			return "is a field that HTTP needs for itself";
@@ -332,7 +334,8 @@ static bool parse_offset(const char **at, int *minutes)
 	*minutes = 0;
 	if (skip(at, "Zz"))
 		return true;
-	if (!skip(at, "+-") || !digits(at, 2, &hour) || !skip(at, ":") || !digits(at, 2, &minute) || hour > 23 || minute > 59)
+	if (!skip(at, "+-") || !digits(at, 2, &hour) || !skip(at, ":") || !digits(at, 2, &minute) || hour > 23 ||
+		minute > 59)
 		return false;
 	*minutes = (hour * 60 + minute) * (negative ? -1 : 1);
 	return true;
@@ -340,7 +343,7 @@ static bool parse_offset(const char **at, int *minutes)
 
 static int days_in_month(int year, int month)
 {
-	static const int days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+	static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
 	bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
 	return days[month - 1] + (month == 2 && leap);
 }
@@ -349,11 +352,13 @@ bool rules_parse_time(const char *text, int64_t *unix_ms)
 {
 	int year, month, day, hour, minute, second, milliseconds, offset;
 	const char *at = text;
-	if (!digits(&at, 4, &year) || !skip(&at, "-") || !digits(&at, 2, &month) || !skip(&at, "-") || !digits(&at, 2, &day) ||
-		!skip(&at, "Tt") || !digits(&at, 2, &hour) || !skip(&at, ":") || !digits(&at, 2, &minute) || !skip(&at, ":") ||
-		!digits(&at, 2, &second) || !parse_fraction(&at, &milliseconds) || !parse_offset(&at, &offset) || *at)
+	if (!digits(&at, 4, &year) || !skip(&at, "-") || !digits(&at, 2, &month) || !skip(&at, "-") ||
+		!digits(&at, 2, &day) || !skip(&at, "Tt") || !digits(&at, 2, &hour) || !skip(&at, ":") ||
+		!digits(&at, 2, &minute) || !skip(&at, ":") || !digits(&at, 2, &second) ||
+		!parse_fraction(&at, &milliseconds) || !parse_offset(&at, &offset) || *at)
 		return false;
-	if (month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) || hour > 23 || minute > 59 || second > 60)
+	if (month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) || hour > 23 || minute > 59 ||
+		second > 60)
 		return false;
 	struct tm tm = {
 		.tm_year = year - 1900,

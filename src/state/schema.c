@@ -68,7 +68,8 @@ static bool check_number(const struct field *field, const cJSON *item, const cha
 	double value = item->valuedouble;
 	if (cJSON_IsNumber(item) && value >= field->min && value <= field->max && (!whole || value == floor(value)))
 		return true;
-	faults_add(faults, place, "must be a %s from %.15g to %.15g", whole ? "whole number" : "number", field->min, field->max);
+	faults_add(faults, place, "must be a %s from %.15g to %.15g", whole ? "whole number" : "number", field->min,
+		field->max);
 	return false;
 }
 
@@ -89,7 +90,7 @@ static bool check_choice(const struct field *field, const cJSON *item, const cha
 
 static bool check_strings(const struct field *field, const cJSON *item, const char *place, struct faults *faults)
 {
-	const struct field element = { .type = FIELD_STRING, .check = field->check };
+	const struct field element = {.type = FIELD_STRING, .check = field->check};
 	const cJSON *each;
 	bool ok = true;
 	int i = 0;
@@ -212,8 +213,8 @@ static void lower_hash(cJSON *entry)
 	}
 }
 
-static cJSON *take(enum schema_kind kind, cJSON *take_entry, const cJSON *input, enum source source, const char *place,
-	struct faults *faults)
+static cJSON *take(enum schema_kind kind, cJSON *take_entry, const cJSON *input, enum source source,
+	const char *place, struct faults *faults)
 {
 	size_t before = faults->count + faults->dropped;
 	if (cJSON_IsObject(input))
@@ -241,7 +242,8 @@ cJSON *schema_create(enum schema_kind kind, const cJSON *input, const char *plac
 	return entry;
 }
 
-cJSON *schema_merge(enum schema_kind kind, const cJSON *entry, const cJSON *patch, const char *place, struct faults *faults)
+cJSON *schema_merge(enum schema_kind kind, const cJSON *entry, const cJSON *patch, const char *place,
+	struct faults *faults)
 {
 	cJSON *merged = take(kind, cJSON_Duplicate(entry, true), patch, FROM_API, place, faults);
 	if (merged)
@@ -278,7 +280,8 @@ static cJSON *parse_value(enum schema_kind kind, const char *value, size_t lengt
 	return object;
 }
 
-cJSON *schema_from_redis(enum schema_kind kind, const char *name, const char *value, size_t length, struct faults *faults)
+cJSON *schema_from_redis(enum schema_kind kind, const char *name, const char *value, size_t length,
+	struct faults *faults)
 {
 	const struct field *key = hash_key_field(kind);
 	const char *fault = key->check(name);
@@ -296,9 +299,10 @@ cJSON *schema_from_redis(enum schema_kind kind, const char *name, const char *va
 		return NULL;
 	lower_hash(entry);
 	cJSON_DeleteItemFromObjectCaseSensitive(entry, "password"); /* only a hash counts there */
-	const char *missing = kind == SCHEMA_CLIENT && !get(entry, "id") ? "id" :
-		kind == SCHEMA_USER && !get(entry, "password_hash") ? "password_hash" :
-		kind == SCHEMA_KEY && !get(entry, "key") && !get(entry, "key_encrypted") ? "key" : NULL;
+	const char *missing = kind == SCHEMA_CLIENT && !get(entry, "id")             ? "id" :
+		kind == SCHEMA_USER && !get(entry, "password_hash")                      ? "password_hash" :
+		kind == SCHEMA_KEY && !get(entry, "key") && !get(entry, "key_encrypted") ? "key" :
+																				   NULL;
 	if (missing) {
 		faults_add(faults, missing, "is required");
 		cJSON_Delete(entry);
@@ -325,12 +329,20 @@ static bool is_default(const struct field *field, const cJSON *item, const cJSON
 	if (field->flags & (FIELD_OPTIONAL | FIELD_ID | FIELD_REQUIRED | FIELD_WRITE_ONLY | FIELD_STORED_ONLY))
 		return false;
 	switch (field->type) {
-	case FIELD_STRING: return !*item->valuestring;
-	case FIELD_BOOL: return cJSON_IsTrue(item) == (fallback(field, entry) != 0);
-	case FIELD_CHOICE: return choice_index(field, item->valuestring) == fallback(field, entry);
-	case FIELD_STRINGS: return !item->child;
-	case FIELD_UINT: case FIELD_NUMBER: case FIELD_SECONDS: return item->valuedouble == fallback(field, entry);
-	default: return false;
+	case FIELD_STRING:
+		return !*item->valuestring;
+	case FIELD_BOOL:
+		return cJSON_IsTrue(item) == (fallback(field, entry) != 0);
+	case FIELD_CHOICE:
+		return choice_index(field, item->valuestring) == fallback(field, entry);
+	case FIELD_STRINGS:
+		return !item->child;
+	case FIELD_UINT:
+	case FIELD_NUMBER:
+	case FIELD_SECONDS:
+		return item->valuedouble == fallback(field, entry);
+	default:
+		return false;
 	}
 }
 
@@ -354,11 +366,16 @@ char *schema_to_redis(enum schema_kind kind, const cJSON *entry)
 static cJSON *default_item(const struct field *field, const cJSON *entry)
 {
 	switch (field->type) {
-	case FIELD_STRING: return cJSON_CreateString("");
-	case FIELD_BOOL: return cJSON_CreateBool(fallback(field, entry) != 0);
-	case FIELD_CHOICE: return cJSON_CreateString(field->choices[(size_t)fallback(field, entry)]);
-	case FIELD_STRINGS: return cJSON_CreateArray();
-	default: return cJSON_CreateNumber(fallback(field, entry));
+	case FIELD_STRING:
+		return cJSON_CreateString("");
+	case FIELD_BOOL:
+		return cJSON_CreateBool(fallback(field, entry) != 0);
+	case FIELD_CHOICE:
+		return cJSON_CreateString(field->choices[(size_t)fallback(field, entry)]);
+	case FIELD_STRINGS:
+		return cJSON_CreateArray();
+	default:
+		return cJSON_CreateNumber(fallback(field, entry));
 	}
 }
 
@@ -438,8 +455,10 @@ static void decode_fields(const struct field *fields, const cJSON *entry, struct
 			if (item)
 				CHECK(rules_parse_time(item->valuestring, at));
 		} else {
-			double value = !item ? fallback(fields, entry) : fields->type == FIELD_BOOL ? cJSON_IsTrue(item) :
-				fields->type == FIELD_CHOICE ? choice_index(fields, item->valuestring) : item->valuedouble;
+			double value = !item             ? fallback(fields, entry) :
+				fields->type == FIELD_BOOL   ? cJSON_IsTrue(item) :
+				fields->type == FIELD_CHOICE ? choice_index(fields, item->valuestring) :
+											   item->valuedouble;
 			store_number(fields, value, at);
 		}
 	}

@@ -42,7 +42,8 @@ static double derive_dialect(const struct cJSON *entry)
 	enum dialect_id dialect = DIALECT_OPENAI;
 	if (url && !rules_parse_target(url, arena, &target))
 		dialect = is_domain(target.host, "anthropic.com") ? DIALECT_ANTHROPIC :
-			is_domain(target.host, "googleapis.com") ? DIALECT_GEMINI : DIALECT_OPENAI;
+			is_domain(target.host, "googleapis.com")      ? DIALECT_GEMINI :
+															DIALECT_OPENAI;
 	arena_free(arena);
 	return dialect;
 }

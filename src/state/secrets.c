@@ -74,7 +74,8 @@ static bool add_names(EVP_CIPHER_CTX *context, bool sealing, const char *id, con
 	/* Neither holds a NUL, so that the two cannot be told apart wrongly. */
 	char *names = check_printf("%s%c%s", id, '\0', pool);
 	int length = (int)(strlen(id) + 1 + strlen(pool)), done;
-	bool ok = (sealing ? EVP_EncryptUpdate : EVP_DecryptUpdate)(context, NULL, &done, (unsigned char *)names, length) == 1;
+	bool ok =
+		(sealing ? EVP_EncryptUpdate : EVP_DecryptUpdate)(context, NULL, &done, (unsigned char *)names, length) == 1;
 	free(names);
 	return ok;
 }
@@ -99,7 +100,8 @@ char *secrets_seal(const uint8_t master[SECRETS_KEY_BYTES], const char *id, cons
 	return text;
 }
 
-static bool decrypt(const uint8_t *master, const char *id, const char *pool, uint8_t *sealed, size_t size, char *plain)
+static bool decrypt(const uint8_t *master, const char *id, const char *pool, uint8_t *sealed, size_t size,
+	char *plain)
 {
 	int length = (int)(size - NONCE_BYTES - TAG_BYTES), done = 0, last = 0;
 	EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();

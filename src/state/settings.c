@@ -34,7 +34,7 @@ struct reading {
 	char *port, *port_place;      /* PORT, malloc */
 	char *bad_section;            /* malloc; an unknown one that begins at bad_section_line */
 	int bad_section_line;
-	char *error;                  /* malloc; the first fault */
+	char *error; /* malloc; the first fault */
 };
 
 static void set_string(char **field, char *take_text)
@@ -56,8 +56,8 @@ static char *printable(char *take_text)
 }
 
 /* "PLACE = value: why; accepted: …". Place and value are told apart as the source writes them. */
-static void fail_value(struct reading *r, const struct setting *setting, const char *place,
-	const char *equals, const char *value)
+static void fail_value(struct reading *r, const struct setting *setting, const char *place, const char *equals,
+	const char *value)
 {
 	char *accepts = setting_accepts(setting);
 	char *shown = printable(setting_shown(setting, value));
@@ -66,8 +66,8 @@ static void fail_value(struct reading *r, const struct setting *setting, const c
 	free(accepts);
 }
 
-static bool apply(struct reading *r, const struct setting *setting, const char *place,
-	const char *equals, const char *value)
+static bool apply(struct reading *r, const struct setting *setting, const char *place, const char *equals,
+	const char *value)
 {
 	if (setting->kind->is_secret && strcmp(value, "***") == 0)
 		return true; /* what --print-config wrote */
@@ -134,8 +134,9 @@ static void fail_section(struct reading *r, const struct settings_entry *entry)
 {
 	char *sections = list_names(NULL, NULL);
 	char *value = check_strdup(!entry ? "" : sounds_secret(entry->name) ? "(hidden)" : entry->value);
-	char *place = entry ? check_printf("%s:%d: %s.%s = %s", r->ini_file, entry->line, entry->section, entry->name,
-		printable(value)) : check_printf("%s:%d: [%s]", r->ini_file, r->bad_section_line, r->bad_section);
+	char *place = entry ?
+		check_printf("%s:%d: %s.%s = %s", r->ini_file, entry->line, entry->section, entry->name, printable(value)) :
+		check_printf("%s:%d: [%s]", r->ini_file, r->bad_section_line, r->bad_section);
 	set_string(&r->error, check_printf("%s: unknown section; accepted: %s", place, sections));
 	free(place);
 	free(value);
@@ -147,8 +148,9 @@ static void fail_key(struct reading *r, const struct settings_entry *entry)
 	bool secret = sounds_secret(entry->name);
 	char *keys = list_names(entry->section, &secret);
 	char *value = check_strdup(secret ? "(hidden)" : entry->value);
-	set_string(&r->error, check_printf("%s:%d: %s.%s = %s: unknown key; accepted in [%s]: %s",
-		r->ini_file, entry->line, entry->section, entry->name, printable(value), entry->section, keys));
+	set_string(&r->error,
+		check_printf("%s:%d: %s.%s = %s: unknown key; accepted in [%s]: %s", r->ini_file, entry->line, entry->section,
+			entry->name, printable(value), entry->section, keys));
 	free(value);
 	free(keys);
 }
@@ -156,15 +158,16 @@ static void fail_key(struct reading *r, const struct settings_entry *entry)
 static void fail_lone_key(struct reading *r, const struct settings_entry *entry)
 {
 	char *value = check_strdup(sounds_secret(entry->name) ? "(hidden)" : entry->value);
-	set_string(&r->error, check_printf("%s:%d: %s = %s: a key before the first section; accepted: [section] first",
-		r->ini_file, entry->line, entry->name, printable(value)));
+	set_string(&r->error,
+		check_printf("%s:%d: %s = %s: a key before the first section; accepted: [section] first", r->ini_file,
+			entry->line, entry->name, printable(value)));
 	free(value);
 }
 
 static void fail_syntax(struct reading *r, const char *file, const struct settings_entry *entry, const char *accepted)
 {
-	set_string(&r->error, check_printf("%s:%d: %s: malformed line; accepted: %s",
-		file, entry->line, entry->name, accepted));
+	set_string(&r->error,
+		check_printf("%s:%d: %s: malformed line; accepted: %s", file, entry->line, entry->name, accepted));
 }
 
 static bool section_exists(const char *section)
@@ -304,13 +307,13 @@ static bool apply_port(struct reading *r)
 	if (!r->port)
 		return true;
 	if (strspn(r->port, "0123456789") != strlen(r->port) || !settings_parse_listen(r->port, &only_port)) {
-		set_string(&r->error, check_printf("%s=%s: bad value; accepted: a port from 1 to 65535",
-			r->port_place, printable(r->port)));
+		set_string(&r->error,
+			check_printf("%s=%s: bad value; accepted: a port from 1 to 65535", r->port_place, printable(r->port)));
 		return false;
 	}
 	CHECK(settings_parse_listen(r->s->server_listen, &address));
-	set_string(&r->s->server_listen, check_printf(strchr(address.host, ':') ? "[%s]:%u" : "%s:%u",
-		address.host, only_port.port));
+	set_string(&r->s->server_listen,
+		check_printf(strchr(address.host, ':') ? "[%s]:%u" : "%s:%u", address.host, only_port.port));
 	return true;
 }
 
@@ -365,8 +368,8 @@ char *settings_read(struct settings *s, const struct settings_options *o)
 {
 	struct reading r = {.s = s};
 	*s = (struct settings){.config_file = check_strdup("")};
-	if (apply_defaults(&r) && apply_ini(&r, o->config_file) && apply_dotenv(&r) && apply_environment(&r)
-		&& apply_port(&r))
+	if (apply_defaults(&r) && apply_ini(&r, o->config_file) && apply_dotenv(&r) && apply_environment(&r) &&
+		apply_port(&r))
 		check_together(&r);
 	for (size_t i = 0; i < SETTINGS_COUNT; i++)
 		free(r.places[i]);

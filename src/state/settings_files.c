@@ -24,8 +24,8 @@ struct reading {
 	void *context;
 	bool stopped;
 	int line;
-	char *rest;                /* what of the line is still to be passed on, in text */
-	bool expects_value;        /* the handler is due for this line */
+	char *rest;         /* what of the line is still to be passed on, in text */
+	bool expects_value; /* the handler is due for this line */
 	size_t value_length;
 	char section[NAME_BYTES], name[NAME_BYTES];
 	char text[LINE_BYTES], value[LINE_BYTES];

@@ -83,13 +83,14 @@ void settings_print_help(FILE *out)
 {
 	fputs(usage, out);
 	fputs("\nAn HTTP gateway for LLM APIs: maps path prefixes to vendors, streams both ways.\n\n"
-		"  -c, --config FILE  read settings from this ini file (else apiproxy.ini, where there)\n"
-		"  -t, --check        check the settings, then exit: 0 good, 1 not\n"
-		"      --print-config print an ini file with the settings in force, secrets as ***\n"
-		"  -V, --version      print the version\n"
-		"  -h, --help         print this\n\n"
-		"Settings. First wins: environment, .env in the working directory, ini file, default.\n"
-		"PORT, in the environment or .env, replaces the port of server.listen.\n\n", out);
+		  "  -c, --config FILE  read settings from this ini file (else apiproxy.ini, where there)\n"
+		  "  -t, --check        check the settings, then exit: 0 good, 1 not\n"
+		  "      --print-config print an ini file with the settings in force, secrets as ***\n"
+		  "  -V, --version      print the version\n"
+		  "  -h, --help         print this\n\n"
+		  "Settings. First wins: environment, .env in the working directory, ini file, default.\n"
+		  "PORT, in the environment or .env, replaces the port of server.listen.\n\n",
+		out);
 	for (size_t i = 0; i < settings_count; i++) {
 		const struct setting *setting = &settings_table[i];
 		char *accepts = setting_accepts(setting);
@@ -109,8 +110,8 @@ static bool needs_quotes(const char *value)
 	size_t length = strlen(value);
 	if (length == 0)
 		return false;
-	return isspace((unsigned char)value[0]) || isspace((unsigned char)value[length - 1]) || value[0] == '"'
-		|| strchr(value, ';');
+	return isspace((unsigned char)value[0]) || isspace((unsigned char)value[length - 1]) || value[0] == '"' ||
+		strchr(value, ';');
 }
 
 static void print_value(FILE *out, const char *value)
@@ -131,8 +132,9 @@ static void print_value(FILE *out, const char *value)
 static char *hidden_text(const struct setting *setting, const struct settings *s)
 {
 	char *text = setting_text(setting, s);
-	char *shown = setting->kind->is_secret && *text ? check_strdup("***")
-		: setting->kind->has_password ? redis_url_without_password(text) : check_strdup(text);
+	char *shown = setting->kind->is_secret && *text ? check_strdup("***") :
+		setting->kind->has_password                 ? redis_url_without_password(text) :
+													  check_strdup(text);
 	explicit_bzero(text, strlen(text));
 	free(text);
 	return shown;
@@ -175,8 +177,8 @@ void settings_print_markdown(FILE *out)
 		const struct setting *setting = &settings_table[i];
 		const char *fallback = shown_default(setting);
 		const char *code = *fallback == '(' ? "" : "`";
-		fprintf(out, "| `%s.%s` | `%s` | %s%s%s | ", setting->section, setting->key, setting->environment,
-			code, fallback, code);
+		fprintf(out, "| `%s.%s` | `%s` | %s%s%s | ", setting->section, setting->key, setting->environment, code,
+			fallback, code);
 		print_cell(out, setting->help);
 		fputs(" |\n", out);
 	}
@@ -186,8 +188,9 @@ void settings_print_env_example(FILE *out)
 {
 	const char *section = "";
 	fputs("# Settings of apiproxy. Copy to .env in the working directory and take the # off a line.\n"
-		"# The environment wins over .env, .env over the ini file.\n\n"
-		"# Replaces the port of API_PROXY_LISTEN.\n#PORT=8000\n", out);
+		  "# The environment wins over .env, .env over the ini file.\n\n"
+		  "# Replaces the port of API_PROXY_LISTEN.\n#PORT=8000\n",
+		out);
 	for (size_t i = 0; i < settings_count; i++) {
 		const struct setting *setting = &settings_table[i];
 		if (strcmp(section, setting->section) != 0)

@@ -35,8 +35,8 @@ static bool host_name_is_valid(const char *host, size_t length)
 	if (length == 0 || length > 253 || host[0] == '.' || host[0] == '-' || host[length - 1] == '-')
 		return false;
 	for (size_t i = 0; i < length; i++)
-		if ((!isalnum((unsigned char)host[i]) && !strchr("-._", host[i]))
-			|| (host[i] == '.' && i && host[i - 1] == '.'))
+		if ((!isalnum((unsigned char)host[i]) && !strchr("-._", host[i])) ||
+			(host[i] == '.' && i && host[i - 1] == '.'))
 			return false;
 	return true;
 }

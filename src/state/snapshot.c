@@ -25,8 +25,8 @@ struct list { /* grows; of pointers */
 struct subjects {
 	unsigned references;
 	struct arena *arena;
-	struct list list;     /* sorted by id once sealed */
-	uint32_t *by_sha256;  /* index + 1; 0: free */
+	struct list list;    /* sorted by id once sealed */
+	uint32_t *by_sha256; /* index + 1; 0: free */
 	size_t mask;
 };
 
@@ -37,7 +37,7 @@ struct snapshot {
 	const char *jwt_secret;
 	struct list mappings, keys, pools; /* sorted */
 	struct subjects *clients, *users;
-	const struct mapping **routes;     /* NULL: free */
+	const struct mapping **routes; /* NULL: free */
 	size_t route_mask;
 	bool has_length[PREFIX_CHARS_MAX + 1];
 };
@@ -133,12 +133,13 @@ static int compare_subjects(const void *left, const void *right)
 	return difference ? difference : a->order < b->order ? -1 : a->order > b->order;
 }
 
-void subjects_seal(struct subjects *set, void (*on_repeated)(void *context, const struct subject *subject), void *context)
+void subjects_seal(struct subjects *set, void (*on_repeated)(void *context, const struct subject *subject),
+	void *context)
 {
 	size_t count = set->list.count, kept = 0;
 	struct ordered *sorted = check_calloc(count + 1, sizeof(*sorted));
 	for (size_t i = 0; i < count; i++)
-		sorted[i] = (struct ordered){ set->list.items[i], i };
+		sorted[i] = (struct ordered){set->list.items[i], i};
 	qsort(sorted, count, sizeof(*sorted), compare_subjects);
 	for (size_t i = 0; i < count; i++) {
 		const struct subject *last = kept ? set->list.items[kept - 1] : NULL;
@@ -227,7 +228,8 @@ static int compare_key_ids(const void *a, const void *b)
 
 static int compare_key_pools(const void *a, const void *b)
 {
-	const struct vendor_key *left = *(const struct vendor_key *const *)a, *right = *(const struct vendor_key *const *)b;
+	const struct vendor_key *left = *(const struct vendor_key *const *)a,
+							*right = *(const struct vendor_key *const *)b;
 	int difference = strcmp(left->pool, right->pool);
 	return difference ? difference : strcmp(left->id, right->id);
 }
@@ -353,7 +355,10 @@ static const struct mapping *find_route(const struct snapshot *s, const char *pa
 
 const struct mapping *snapshot_route(const struct snapshot *s, const char *path, size_t length)
 {
-	struct { uint64_t hash; size_t length; } ends[PREFIX_CHARS_MAX / 2 + 2];
+	struct {
+		uint64_t hash;
+		size_t length;
+	} ends[PREFIX_CHARS_MAX / 2 + 2];
 	size_t count = 0;
 	uint64_t hash = HASH_START;
 	for (size_t i = 0; i <= length && i <= PREFIX_CHARS_MAX; i++) {

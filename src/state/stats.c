@@ -67,8 +67,7 @@ static inline void add(_Atomic int64_t *gauge, int64_t delta)
 static inline struct stats_gauges *gauges_of(struct stats_ring *r, uint32_t slot)
 {
 	CHECK(slot / STATS_PAGE_SLOTS < STATS_PAGES);
-	struct stats_gauges *page =
-		atomic_load_explicit(&r->pages[slot / STATS_PAGE_SLOTS], memory_order_acquire);
+	struct stats_gauges *page = atomic_load_explicit(&r->pages[slot / STATS_PAGE_SLOTS], memory_order_acquire);
 	CHECK(page);
 	return &page[slot % STATS_PAGE_SLOTS];
 }
@@ -85,8 +84,7 @@ static __attribute__((noinline)) bool make_room(struct stats_ring *r, uint64_t h
 {
 	r->known_tail = atomic_load_explicit(&r->tail, memory_order_acquire);
 	uint64_t used = head - r->known_tail;
-	if (used == STATS_RING_EVENTS / 2 ||
-	    atomic_exchange_explicit(&r->owner->sleeping, false, memory_order_relaxed))
+	if (used == STATS_RING_EVENTS / 2 || atomic_exchange_explicit(&r->owner->sleeping, false, memory_order_relaxed))
 		stats_wake(r->owner);
 	return used < STATS_RING_EVENTS;
 }
@@ -95,7 +93,7 @@ static inline void record(struct stats_ring *r, const struct stats_event *event)
 {
 	uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
 	bool rare = head - r->known_tail >= STATS_RING_EVENTS / 2 ||
-		    atomic_load_explicit(&r->owner->sleeping, memory_order_relaxed);
+		atomic_load_explicit(&r->owner->sleeping, memory_order_relaxed);
 	if (__builtin_expect(rare, 0) && !make_room(r, head)) {
 		uint64_t dropped = atomic_load_explicit(&r->dropped, memory_order_relaxed);
 		atomic_store_explicit(&r->dropped, dropped + 1, memory_order_relaxed);
@@ -150,7 +148,7 @@ static size_t drain_ring(struct stats_ring *r, void (*on_event)(void *, const st
 }
 
 size_t stats_drain(struct stats *s, void (*on_event)(void *context, const struct stats_event *event),
-		   void (*on_slot_gone)(void *context, uint32_t slot), void *context)
+	void (*on_slot_gone)(void *context, uint32_t slot), void *context)
 {
 	size_t drained = 0;
 	/* A slot released before this line has no event that comes after the heads read below. */
@@ -165,7 +163,7 @@ static bool rings_are_empty(struct stats *s)
 {
 	for (unsigned i = 0; i < s->ring_count; i++)
 		if (atomic_load_explicit(&s->rings[i].head, memory_order_acquire) !=
-		    atomic_load_explicit(&s->rings[i].tail, memory_order_relaxed))
+			atomic_load_explicit(&s->rings[i].tail, memory_order_relaxed))
 			return false;
 	return true;
 }

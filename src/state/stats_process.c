@@ -37,15 +37,16 @@ static void read_stat(struct stats_process *out)
 	text[length] = '\0';
 	const char *at = strrchr(text, ')');
 	unsigned long long threads, start_ticks;
-	if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %llu %*d %llu",
-			  &threads, &start_ticks) != 2)
+	if (!at ||
+		sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %llu %*d %llu", &threads,
+			&start_ticks) != 2)
 		return;
 	struct timespec wall, boot;
 	clock_gettime(CLOCK_REALTIME, &wall);
 	clock_gettime(CLOCK_BOOTTIME, &boot);
 	out->threads = threads;
 	out->start_time_seconds = (double)(wall.tv_sec - boot.tv_sec) + (double)(wall.tv_nsec - boot.tv_nsec) / 1e9 +
-				  (double)start_ticks / (double)sysconf(_SC_CLK_TCK);
+		(double)start_ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
 static void read_memory(struct stats_process *out)

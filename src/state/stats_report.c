@@ -29,7 +29,8 @@ static void recent_add(struct stats_recent *sum, const struct stats_recent *othe
 
 static int compare_endpoints(const void *a, const void *b)
 {
-	return strcmp(((const struct stats_report_endpoint *)a)->prefix, ((const struct stats_report_endpoint *)b)->prefix);
+	return strcmp(((const struct stats_report_endpoint *)a)->prefix,
+		((const struct stats_report_endpoint *)b)->prefix);
 }
 
 static void collect_endpoint(struct stats_aggregate *a, uint32_t slot, struct stats_report *out)

@@ -17,8 +17,7 @@ static void add_page(struct stats *s, uint32_t slot)
 	for (unsigned i = 0; i < s->ring_count && s->enabled; i++)
 		if (!atomic_load_explicit(&s->rings[i].pages[page], memory_order_relaxed))
 			atomic_store_explicit(&s->rings[i].pages[page],
-					      check_calloc(STATS_PAGE_SLOTS, sizeof(struct stats_gauges)),
-					      memory_order_release);
+				check_calloc(STATS_PAGE_SLOTS, sizeof(struct stats_gauges)), memory_order_release);
 }
 
 void stats_slots_init(struct stats *s)
@@ -75,8 +74,9 @@ static bool texts_equal(const char *a, const char *b)
 static uint32_t find(struct stats_slots *l, enum stats_slot_kind kind, const char *name, const char *name2)
 {
 	uint32_t slot = *bucket_of(l, kind, name, name2);
-	while (slot && !(l->slots[slot].kind == kind && texts_equal(l->slots[slot].name, name) &&
-			 texts_equal(l->slots[slot].name2, name2)))
+	while (slot &&
+		!(l->slots[slot].kind == kind && texts_equal(l->slots[slot].name, name) &&
+			texts_equal(l->slots[slot].name2, name2)))
 		slot = l->slots[slot].next;
 	return slot;
 }
@@ -215,7 +215,8 @@ void stats_slots_reclaim(struct stats *s, size_t count, void (*on_slot_gone)(voi
 	pthread_mutex_unlock(&l->lock);
 }
 
-bool stats_slot_name(struct stats *s, uint32_t slot, enum stats_slot_kind *kind, const char **name, const char **name2)
+bool stats_slot_name(struct stats *s, uint32_t slot, enum stats_slot_kind *kind, const char **name,
+	const char **name2)
 {
 	struct stats_slots *l = &s->slots;
 	pthread_mutex_lock(&l->lock);

@@ -32,7 +32,7 @@ enum { FIELDS = sizeof field_names / sizeof *field_names };
 _Static_assert(sizeof(struct stats_counts) == FIELDS * sizeof(uint64_t), "counts are an array of fields");
 
 struct account {
-	uint64_t accounted; /* of since_start, in answered flushes and the one in flight */
+	uint64_t accounted;  /* of since_start, in answered flushes and the one in flight */
 	uint64_t difference; /* of the flush in flight */
 	uint64_t owed;
 	uint64_t stored;
@@ -50,7 +50,7 @@ struct stats_store {
 	bool up; /* told so */
 	bool has_base;
 	bool in_flight;
-	uint64_t number; /* of the last flush */
+	uint64_t number;       /* of the last flush */
 	_Atomic int64_t nodes; /* that are there, this one included */
 	struct account accounts[FIELDS];
 };
@@ -106,7 +106,10 @@ static redisReply *expect(struct stats_store *store, redisReply *reply, int type
 		note(store, true, NULL);
 		return reply;
 	}
-	note(store, false, !reply ? redis_sync_error(store->redis) : reply->type == REDIS_REPLY_ERROR ? reply->str : "unexpected reply");
+	note(store, false,
+		!reply                               ? redis_sync_error(store->redis) :
+			reply->type == REDIS_REPLY_ERROR ? reply->str :
+											   "unexpected reply");
 	freeReplyObject(reply);
 	return NULL;
 }
@@ -144,7 +147,7 @@ static redisReply *send_flush(struct stats_store *store)
 	CHECK(script);
 	snprintf(number, sizeof number, "%" PRIu64, store->number);
 	const char *arguments[HEAD + 2 * FIELDS] = {"EVAL", script->data, "4", store->totals_key, CLUSTER_KEY,
-						    store->flushed_key, NODES_KEY, number, store->node};
+		store->flushed_key, NODES_KEY, number, store->node};
 	for (size_t i = 0; i < FIELDS; i++) {
 		snprintf(differences[i], sizeof differences[i], "%" PRIu64, store->accounts[i].difference);
 		arguments[HEAD + 2 * i] = field_names[i];
@@ -154,7 +157,7 @@ static redisReply *send_flush(struct stats_store *store)
 	for (size_t i = 0; i < HEAD + 2 * FIELDS; i++)
 		lengths[i] = strlen(arguments[i]);
 	if (!redis_sync_connect(store->redis) ||
-	    !redis_sync_append_argv(store->redis, HEAD + 2 * FIELDS, arguments, lengths))
+		!redis_sync_append_argv(store->redis, HEAD + 2 * FIELDS, arguments, lengths))
 		return NULL;
 	return redis_sync_read(store->redis);
 }
@@ -213,8 +216,9 @@ bool stats_store_publish(struct stats_store *store, const struct stats_report *r
 {
 	char *json = stats_report_to_json(report);
 	pthread_mutex_lock(&store->lock);
-	redisReply *reply = expect(store, redis_sync_command(store->redis, "SET %s %s EX %d", store->report_key, json,
-							     REPORT_SECONDS), REDIS_REPLY_STATUS);
+	redisReply *reply =
+		expect(store, redis_sync_command(store->redis, "SET %s %s EX %d", store->report_key, json, REPORT_SECONDS),
+			REDIS_REPLY_STATUS);
 	pthread_mutex_unlock(&store->lock);
 	bool good = reply;
 	freeReplyObject(reply);
@@ -251,7 +255,8 @@ static bool merge_node(struct stats_store *store, const char *node, struct stats
 
 static bool merge_nodes(struct stats_store *store, struct stats_report *report)
 {
-	redisReply *nodes = expect(store, redis_sync_command(store->redis, "ZRANGE " NODES_KEY " 0 -1"), REDIS_REPLY_ARRAY);
+	redisReply *nodes =
+		expect(store, redis_sync_command(store->redis, "ZRANGE " NODES_KEY " 0 -1"), REDIS_REPLY_ARRAY);
 	if (!nodes)
 		return false;
 	bool good = true;

@@ -81,7 +81,7 @@ static cJSON *list_all(struct store *s, enum schema_kind kind)
 	CHECK(array);
 	for (size_t i = 0; i < image->count; i++) {
 		const struct image_entry *raw = &image->entries[i];
-		struct faults ignored = { 0 };
+		struct faults ignored = {0};
 		cJSON *entry = schema_from_redis(kind, raw->field, raw->value, raw->value_length, &ignored);
 		/* Of two clients with one id only one is in force. */
 		if (entry && (kind != SCHEMA_CLIENT || store_find_raw(s, kind, schema_id(kind, entry)) == raw))
@@ -102,7 +102,8 @@ enum store_result store_list(struct store *s, enum schema_kind kind, cJSON **arr
 	return result;
 }
 
-enum store_result store_get(struct store *s, enum schema_kind kind, const char *id, cJSON **object, struct faults *faults)
+enum store_result store_get(struct store *s, enum schema_kind kind, const char *id, cJSON **object,
+	struct faults *faults)
 {
 	*object = NULL;
 	pthread_mutex_lock(&s->mutex);
@@ -122,19 +123,19 @@ enum store_result store_get(struct store *s, enum schema_kind kind, const char *
  * fills changes (texts it owns) and the object to show. */
 struct operation {
 	enum schema_kind kind;
-	const char *id;          /* update, delete, rotate */
-	const cJSON *input;      /* create: an entry; update: the patch */
+	const char *id;     /* update, delete, rotate */
+	const cJSON *input; /* create: an entry; update: the patch */
 	enum store_result result;
 	struct store_change changes[2];
 	size_t count;
-	char *texts[3];          /* freed after the try */
+	char *texts[3]; /* freed after the try */
 	cJSON *object;
 	struct faults *faults;
 };
 
 static void change(struct operation *op, char *take_field, char *take_value)
 {
-	op->changes[op->count] = (struct store_change){ take_field, take_value };
+	op->changes[op->count] = (struct store_change){take_field, take_value};
 	op->texts[op->count == 0 ? 0 : 2] = take_field;
 	if (take_value)
 		op->texts[1] = take_value;
@@ -150,7 +151,8 @@ static void clear(struct operation *op)
 	op->count = 0;
 }
 
-static enum store_result run(struct store *s, struct operation *op, void (*decide)(struct store *s, struct operation *op))
+static enum store_result run(struct store *s, struct operation *op,
+	void (*decide)(struct store *s, struct operation *op))
 {
 	enum commit_result committed = COMMIT_LOST;
 	pthread_mutex_lock(&s->mutex);
@@ -209,14 +211,15 @@ static void decide_create(struct store *s, struct operation *op)
 	cJSON_Delete(entry);
 }
 
-enum store_result store_create(struct store *s, enum schema_kind kind, const cJSON *input, cJSON **object, struct faults *faults)
+enum store_result store_create(struct store *s, enum schema_kind kind, const cJSON *input, cJSON **object,
+	struct faults *faults)
 {
-	struct operation op = { .kind = kind, .faults = faults };
+	struct operation op = {.kind = kind, .faults = faults};
 	cJSON *entry = schema_create(kind, input, NULL, faults);
 	*object = NULL;
 	const char *secret = kind == SCHEMA_KEY ? "key" : kind == SCHEMA_USER ? "password" : NULL;
-	if (secret && cJSON_IsObject(input) && (entry ? !cJSON_GetObjectItemCaseSensitive(entry, secret) :
-		!cJSON_GetObjectItemCaseSensitive(input, secret)))
+	if (secret && cJSON_IsObject(input) &&
+		(entry ? !cJSON_GetObjectItemCaseSensitive(entry, secret) : !cJSON_GetObjectItemCaseSensitive(input, secret)))
 		faults_add(faults, secret, "is required");
 	if (faults->count) {
 		cJSON_Delete(entry);
@@ -275,7 +278,7 @@ static void decide_update(struct store *s, struct operation *op)
 enum store_result store_update(struct store *s, enum schema_kind kind, const char *id, const cJSON *patch,
 	cJSON **object, struct faults *faults)
 {
-	struct operation op = { .kind = kind, .id = id, .input = patch, .faults = faults };
+	struct operation op = {.kind = kind, .id = id, .input = patch, .faults = faults};
 	enum store_result result = run(s, &op, decide_update);
 	*object = op.object;
 	return result;
@@ -292,7 +295,7 @@ static void decide_delete(struct store *s, struct operation *op)
 
 enum store_result store_delete(struct store *s, enum schema_kind kind, const char *id, struct faults *faults)
 {
-	struct operation op = { .kind = kind, .id = id, .faults = faults };
+	struct operation op = {.kind = kind, .id = id, .faults = faults};
 	return run(s, &op, decide_delete);
 }
 
@@ -315,7 +318,7 @@ static void decide_rotate(struct store *s, struct operation *op)
 
 enum store_result store_rotate(struct store *s, const char *client_id, cJSON **object, struct faults *faults)
 {
-	struct operation op = { .kind = SCHEMA_CLIENT, .id = client_id, .faults = faults };
+	struct operation op = {.kind = SCHEMA_CLIENT, .id = client_id, .faults = faults};
 	enum store_result result = run(s, &op, decide_rotate);
 	*object = op.object;
 	return result;

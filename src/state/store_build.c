@@ -80,7 +80,7 @@ static void telling_done(struct telling *t)
 
 static cJSON *parse_entry(struct telling *t, const struct image_entry *raw)
 {
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	cJSON *entry = NULL;
 	if (strlen(raw->field) == raw->field_length)
 		entry = schema_from_redis(t->kind, raw->field, raw->value, raw->value_length, &faults);
@@ -97,7 +97,7 @@ static cJSON *parse_entry(struct telling *t, const struct image_entry *raw)
 
 static void add_mappings(struct store *s, struct snapshot *snapshot)
 {
-	struct telling t = { .store = s, .kind = SCHEMA_MAPPING };
+	struct telling t = {.store = s, .kind = SCHEMA_MAPPING};
 	for (size_t i = 0; i < s->images[t.kind].count; i++) {
 		cJSON *entry = parse_entry(&t, &s->images[t.kind].entries[i]);
 		if (entry)
@@ -109,7 +109,7 @@ static void add_mappings(struct store *s, struct snapshot *snapshot)
 
 static void add_keys(struct store *s, struct snapshot *snapshot)
 {
-	struct telling t = { .store = s, .kind = SCHEMA_KEY };
+	struct telling t = {.store = s, .kind = SCHEMA_KEY};
 	for (size_t i = 0; i < s->images[t.kind].count; i++) {
 		const struct image_entry *raw = &s->images[t.kind].entries[i];
 		cJSON *entry = parse_entry(&t, raw);
@@ -147,8 +147,8 @@ static void on_repeated(void *context, const struct subject *subject)
 
 static struct subjects *make_subjects(struct store *s, enum schema_kind kind)
 {
-	struct telling t = { .store = s, .kind = kind };
-	struct repeat repeat = { &t, &s->images[kind] };
+	struct telling t = {.store = s, .kind = kind};
+	struct repeat repeat = {&t, &s->images[kind]};
 	struct subjects *set = subjects_new();
 	for (size_t i = 0; i < s->images[kind].count; i++) {
 		cJSON *entry = parse_entry(&t, &s->images[kind].entries[i]);

@@ -41,13 +41,14 @@ static int compare_named(const void *left, const void *right)
 }
 
 /* texts[i] may be NULL. */
-static void check_repeated(const char *section, const char *field, const char **texts, size_t count, struct faults *faults)
+static void check_repeated(const char *section, const char *field, const char **texts, size_t count,
+	struct faults *faults)
 {
 	struct named *sorted = check_calloc(count + 1, sizeof(*sorted));
 	size_t used = 0;
 	for (size_t i = 0; i < count; i++)
 		if (texts[i])
-			sorted[used++] = (struct named){ texts[i], i };
+			sorted[used++] = (struct named){texts[i], i};
 	qsort(sorted, used, sizeof(*sorted), compare_named);
 	for (size_t i = 1; i < used; i++) {
 		if (strcmp(sorted[i].name, sorted[i - 1].name) != 0)
@@ -115,7 +116,8 @@ static bool read_document(const cJSON *json, bool whole, struct document *d, str
 }
 
 /* Client keys that are made go into their entries as "key", which schema_to_redis() does not know. */
-static void resolve_section(const struct store *s, enum schema_kind kind, cJSON *entries, bool may_make_keys, struct faults *faults)
+static void resolve_section(const struct store *s, enum schema_kind kind, cJSON *entries, bool may_make_keys,
+	struct faults *faults)
 {
 	size_t i = 0;
 	cJSON *entry;
@@ -244,7 +246,7 @@ enum store_result store_export(struct store *s, cJSON **document, struct faults 
 /* One try under the mutex; d is resolved against what is stored now. */
 static enum store_result replace(struct store *s, struct document *d, bool *lost, struct faults *faults)
 {
-	struct image images[SCHEMA_KINDS] = { 0 };
+	struct image images[SCHEMA_KINDS] = {0};
 	enum store_result result = store_begin(s, SCHEMA_KINDS, faults);
 	*lost = false;
 	if (result != STORE_OK)
@@ -264,7 +266,7 @@ static enum store_result replace(struct store *s, struct document *d, bool *lost
 /* Of a document that is refused anyway: what else is wrong with it. */
 static void tell_missing_secrets(struct store *s, struct document *d, struct faults *faults)
 {
-	struct faults none = { 0 };
+	struct faults none = {0};
 	pthread_mutex_lock(&s->mutex);
 	if (d->sections[SCHEMA_KINDS - 1] && store_load_if_changed(s, &none) == STORE_OK) {
 		cJSON *user;
@@ -281,7 +283,7 @@ static void tell_missing_secrets(struct store *s, struct document *d, struct fau
 
 enum store_result store_replace_all(struct store *s, const cJSON *json, cJSON **result, struct faults *faults)
 {
-	struct document given = { 0 };
+	struct document given = {0};
 	enum store_result done = STORE_INVALID;
 	bool lost = read_document(json, true, &given, faults);
 	*result = NULL;
@@ -290,7 +292,7 @@ enum store_result store_replace_all(struct store *s, const cJSON *json, cJSON **
 	else
 		tell_missing_secrets(s, &given, faults);
 	for (int tries = 0; lost && tries < TRIES_MAX; tries++) {
-		struct document d = { 0 };
+		struct document d = {0};
 		for (int kind = 0; kind < SCHEMA_KINDS; kind++)
 			d.sections[kind] = cJSON_Duplicate(given.sections[kind], true);
 		pthread_mutex_lock(&s->mutex);
@@ -357,7 +359,7 @@ static cJSON *parse_bootstrap(const char *path, struct faults *faults)
 
 bool store_read_bootstrap(struct store *s, struct image images[SCHEMA_KINDS], struct faults *faults)
 {
-	struct document d = { 0 };
+	struct document d = {0};
 	cJSON *json = parse_bootstrap(s->bootstrap_file, faults);
 	bool ok = json && read_document(json, false, &d, faults) && resolve_document(s, &d, false, faults) &&
 		make_images(&d, images, faults);
@@ -368,7 +370,7 @@ bool store_read_bootstrap(struct store *s, struct image images[SCHEMA_KINDS], st
 
 bool store_check_bootstrap(const char *file, struct faults *faults)
 {
-	struct document d = { 0 };
+	struct document d = {0};
 	cJSON *json = parse_bootstrap(file, faults);
 	bool ok = json && read_document(json, false, &d, faults);
 	document_fini(&d);

@@ -52,7 +52,7 @@ const struct image_entry *store_find_raw(const struct store *s, enum schema_kind
 cJSON *store_find_entry(const struct store *s, enum schema_kind kind, const char *id)
 {
 	const struct image_entry *raw = store_find_raw(s, kind, id);
-	struct faults ignored = { 0 };
+	struct faults ignored = {0};
 	cJSON *entry = raw ? schema_from_redis(kind, raw->field, raw->value, raw->value_length, &ignored) : NULL;
 	faults_fini(&ignored);
 	return entry;
@@ -75,7 +75,8 @@ static void seal(const struct store *s, cJSON *entry, const char *plain)
 	cJSON_DeleteItemFromObjectCaseSensitive(entry, "key");
 }
 
-static bool resolve_key(const struct store *s, cJSON *entry, const cJSON *stored, const char *place, struct faults *faults)
+static bool resolve_key(const struct store *s, cJSON *entry, const cJSON *stored, const char *place,
+	struct faults *faults)
 {
 	const char *plain = text_of(entry, "key"), *sealed = text_of(stored, "key_encrypted");
 	if (!plain)
@@ -98,12 +99,14 @@ static bool resolve_key(const struct store *s, cJSON *entry, const cJSON *stored
 	if (opened)
 		seal(s, entry, opened);
 	else
-		add_fault(faults, place, "pool", "cannot be changed without the key: secrets.master_key does not open the stored one");
+		add_fault(faults, place, "pool",
+			"cannot be changed without the key: secrets.master_key does not open the stored one");
 	secrets_free(opened);
 	return opened != NULL;
 }
 
-static bool resolve_client(cJSON *entry, const cJSON *stored, const char *place, char **client_key, struct faults *faults)
+static bool resolve_client(cJSON *entry, const cJSON *stored, const char *place, char **client_key,
+	struct faults *faults)
 {
 	char hex[SECRETS_HEX_CHARS + 1];
 	uint8_t digest[32];
@@ -153,7 +156,8 @@ bool store_resolve_secret(const struct store *s, enum schema_kind kind, cJSON *e
 		*client_key = NULL;
 	return kind == SCHEMA_KEY ? resolve_key(s, entry, stored, place, faults) :
 		kind == SCHEMA_CLIENT ? resolve_client(entry, stored, place, client_key, faults) :
-		kind == SCHEMA_USER ? resolve_user(entry, stored, place, faults) : true;
+		kind == SCHEMA_USER   ? resolve_user(entry, stored, place, faults) :
+								true;
 }
 
 /* ---- showing ---- */
@@ -164,7 +168,8 @@ static void add_hint(const struct store *s, const cJSON *entry, cJSON *shown)
 {
 	const char *plain = text_of(entry, "key"), *sealed = text_of(entry, "key_encrypted");
 	char *secret = plain ? check_strdup(plain) :
-		sealed ? secrets_open(s->master_key, text_of(entry, "id"), text_of(entry, "pool"), sealed) : NULL;
+		sealed           ? secrets_open(s->master_key, text_of(entry, "id"), text_of(entry, "pool"), sealed) :
+						   NULL;
 	if (secret) {
 		size_t length = strlen(secret);
 		char *hint = check_printf("…%s", length >= HINT_LENGTH_MIN ? secret + length - HINT_CHARS : "");

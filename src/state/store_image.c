@@ -54,7 +54,7 @@ bool image_equals(const struct image *a, const struct image *b)
 
 const struct image_entry *image_find(const struct image *image, const char *field)
 {
-	struct image_entry key = { .field = (char *)field, .field_length = strlen(field) };
+	struct image_entry key = {.field = (char *)field, .field_length = strlen(field)};
 	return image->count ? bsearch(&key, image->entries, image->count, sizeof(key), compare_entries) : NULL;
 }
 

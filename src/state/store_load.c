@@ -77,8 +77,8 @@ enum { REPLY_MARKER = SCHEMA_KINDS, REPLY_JWT_SECRET, REPLY_COUNT };
 static redisReply *read_all(struct store *s, struct faults *faults)
 {
 	/* A WATCH that is still there must not stop what only reads. */
-	static const char *const commands[] = { "UNWATCH", "MULTI", "HGETALL apiproxy:mappings", "HGETALL apiproxy:keys",
-		"HGETALL apiproxy:clients", "HGETALL apiproxy:users", "GET " STORE_MARKER, "GET " STORE_JWT_SECRET, "EXEC" };
+	static const char *const commands[] = {"UNWATCH", "MULTI", "HGETALL apiproxy:mappings", "HGETALL apiproxy:keys",
+		"HGETALL apiproxy:clients", "HGETALL apiproxy:users", "GET " STORE_MARKER, "GET " STORE_JWT_SECRET, "EXEC"};
 	enum { COUNT = sizeof(commands) / sizeof(*commands) };
 	bool ok = redis_sync_connect(s->main);
 	redis_sync_set_deadline(s->main, BULK_DEADLINE_MS); /* that Redis answers at all, the guard has seen */
@@ -93,7 +93,8 @@ static redisReply *read_all(struct store *s, struct faults *faults)
 	if (!ok || !all)
 		redis_sync_close(s->main); /* half a pipeline is of no use */
 	if (!faults->count)
-		faults_add(faults, NULL, "Redis is not available: %s", all && all->type == REDIS_REPLY_ERROR ? all->str : redis_sync_error(s->main));
+		faults_add(faults, NULL, "Redis is not available: %s",
+			all && all->type == REDIS_REPLY_ERROR ? all->str : redis_sync_error(s->main));
 	freeReplyObject(all);
 	return NULL;
 }
@@ -110,8 +111,8 @@ static bool is_empty(const redisReply *all)
 
 static bool append_hash(struct store *s, enum schema_kind kind, const struct image *image)
 {
-	const char *arguments[2 + 2 * HSET_ENTRIES] = { "HSET", schema_infos[kind].redis };
-	size_t lengths[2 + 2 * HSET_ENTRIES] = { 4, strlen(schema_infos[kind].redis) };
+	const char *arguments[2 + 2 * HSET_ENTRIES] = {"HSET", schema_infos[kind].redis};
+	size_t lengths[2 + 2 * HSET_ENTRIES] = {4, strlen(schema_infos[kind].redis)};
 	for (size_t i = 0; i < image->count;) {
 		int count = 2;
 		for (; i < image->count && count < 2 + 2 * HSET_ENTRIES; i++) {
@@ -190,14 +191,15 @@ static bool fill(struct store *s, const struct image images[SCHEMA_KINDS], struc
 
 static bool bootstrap(struct store *s, struct faults *faults)
 {
-	struct image images[SCHEMA_KINDS] = { 0 };
-	struct faults wrong = { 0 };
+	struct image images[SCHEMA_KINDS] = {0};
+	struct faults wrong = {0};
 	bool ok = store_read_bootstrap(s, images, &wrong);
 	const char *from = *s->bootstrap_file ? s->bootstrap_file : "the built-in list";
 	if (ok) {
 		ok = fill(s, images, faults);
 		if (ok)
-			log_info("config", "the store was empty: filled with %zu mappings from %s", images[SCHEMA_MAPPING].count, from);
+			log_info("config", "the store was empty: filled with %zu mappings from %s", images[SCHEMA_MAPPING].count,
+				from);
 	} else {
 		for (size_t i = 0; i < wrong.count; i++)
 			journal_add("config", "bootstrap: %s: %s", from, wrong.items[i]);
@@ -212,7 +214,8 @@ static bool bootstrap(struct store *s, struct faults *faults)
 
 static bool restore(struct store *s, struct faults *faults)
 {
-	journal_add("config", "Redis came back empty: this node keeps its %zu mappings, %zu keys, %zu clients and %zu users, and writes them back",
+	journal_add("config",
+		"Redis came back empty: this node keeps its %zu mappings, %zu keys, %zu clients and %zu users, and writes them back",
 		s->images[SCHEMA_MAPPING].count, s->images[SCHEMA_KEY].count, s->images[SCHEMA_CLIENT].count,
 		s->images[SCHEMA_USER].count);
 	return fill(s, s->images, faults);
@@ -223,7 +226,7 @@ static bool restore(struct store *s, struct faults *faults)
 /* The value with its key sealed, other fields kept; NULL: there is nothing to seal. */
 static char *sealed_value(struct store *s, const struct image_entry *entry)
 {
-	struct faults ignored = { 0 };
+	struct faults ignored = {0};
 	char *value = NULL;
 	cJSON *known = schema_from_redis(SCHEMA_KEY, entry->field, entry->value, entry->value_length, &ignored);
 	const char *plain = known ? cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(known, "key")) : NULL;
@@ -249,7 +252,7 @@ static char *sealed_value(struct store *s, const struct image_entry *entry)
 
 static bool seal_one(struct store *s, const struct image_entry *entry, const char *value, struct faults *faults)
 {
-	struct store_change change = { entry->field, value };
+	struct store_change change = {entry->field, value};
 	if (!accept(s->main, redis_sync_command(s->main, "WATCH apiproxy:keys"), faults))
 		return false;
 	redisReply *now = redis_sync_command(s->main, "HGET apiproxy:keys %s", entry->field);
@@ -265,7 +268,7 @@ static bool seal_one(struct store *s, const struct image_entry *entry, const cha
 /* True: some were there and were tried; read again. */
 static bool seal_plain_keys(struct store *s, const struct image *keys)
 {
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	bool tried = false;
 	for (size_t i = 0; i < keys->count && !faults.count; i++) {
 		char *value = sealed_value(s, &keys->entries[i]);
@@ -284,7 +287,8 @@ static bool seal_plain_keys(struct store *s, const struct image *keys)
 static void read_image(const redisReply *hash, struct image *image)
 {
 	for (size_t i = 0; i + 1 < hash->elements; i += 2)
-		image_add(image, hash->element[i]->str, hash->element[i]->len, hash->element[i + 1]->str, hash->element[i + 1]->len);
+		image_add(image, hash->element[i]->str, hash->element[i]->len, hash->element[i + 1]->str,
+			hash->element[i + 1]->len);
 	image_seal(image);
 }
 
@@ -318,7 +322,7 @@ static bool take_over(struct store *s, const redisReply *all, struct faults *fau
 	secrets_free(s->jwt_secret);
 	s->jwt_secret = secret;
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++) {
-		struct image image = { 0 };
+		struct image image = {0};
 		changed[kind] = false;
 		if (all->element[kind]->type != REDIS_REPLY_ARRAY) {
 			journal_add("config", "%s is no hash: skipped, what was known of it stays", schema_infos[kind].redis);
@@ -342,7 +346,7 @@ static bool take_over(struct store *s, const redisReply *all, struct faults *fau
 static bool load_round(struct store *s, bool *again, struct faults *faults)
 {
 	redisReply *all = read_all(s, faults);
-	struct image keys = { 0 };
+	struct image keys = {0};
 	bool ok = all;
 	*again = false;
 	if (!all)
@@ -403,7 +407,8 @@ enum store_result store_load_if_changed(struct store *s, struct faults *faults)
 
 static bool watch(struct store *s, enum schema_kind kind, struct faults *faults)
 {
-	redisReply *reply = kind == SCHEMA_KINDS ? redis_sync_command(s->main, "WATCH " CONTENT_KEYS) :
+	redisReply *reply = kind == SCHEMA_KINDS ?
+		redis_sync_command(s->main, "WATCH " CONTENT_KEYS) :
 		redis_sync_command(s->main, "WATCH %s " STORE_MARKER, schema_infos[kind].redis);
 	return accept(s->main, reply, faults);
 }
@@ -432,13 +437,14 @@ enum store_result store_begin(struct store *s, enum schema_kind kind, struct fau
 	return STORE_UNAVAILABLE;
 }
 
-enum commit_result store_commit(struct store *s, enum schema_kind kind, const struct store_change *changes, size_t count,
-	struct faults *faults)
+enum commit_result store_commit(struct store *s, enum schema_kind kind, const struct store_change *changes,
+	size_t count, struct faults *faults)
 {
 	const char *hash = schema_infos[kind].redis;
 	bool ok = redis_sync_append(s->main, "MULTI");
 	for (size_t i = 0; ok && i < count; i++)
-		ok = changes[i].value ? redis_sync_append(s->main, "HSET %s %s %s", hash, changes[i].field, changes[i].value) :
+		ok = changes[i].value ?
+			redis_sync_append(s->main, "HSET %s %s %s", hash, changes[i].field, changes[i].value) :
 			redis_sync_append(s->main, "HDEL %s %s", hash, changes[i].field);
 	ok = ok && redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", hash) && redis_sync_append(s->main, "EXEC");
 	if (!ok)

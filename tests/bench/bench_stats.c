@@ -43,8 +43,14 @@ static double measure(struct stats *s, struct stats_aggregate *a, int repeats, i
 {
 	static double results[REPEATS_MAX], drains[REPEATS_MAX];
 	uint32_t slot = stats_slot_acquire(s, STATS_MAPPING, "/bench", NULL);
-	struct stats_event event = {.kind = STATS_REQUEST, .status = 200, .slot = slot, .first_byte_us = 900,
-				    .overhead_us = 30, .duration_us = 1000, .bytes_in = 200, .bytes_out = 400};
+	struct stats_event event = {.kind = STATS_REQUEST,
+		.status = 200,
+		.slot = slot,
+		.first_byte_us = 900,
+		.overhead_us = 30,
+		.duration_us = 1000,
+		.bytes_in = 200,
+		.bytes_out = 400};
 	for (int repeat = 0; repeat < repeats; repeat++) {
 		double recording = 0, draining = 0;
 		for (int batch = 0; batch < BATCHES; batch++) {
@@ -76,8 +82,9 @@ int main(int argc, char **argv)
 	double end_ns = measure(on, a, repeats, 0, &drain_ns);
 	double both_ns = measure(on, a, repeats, 1, &ignored);
 	double off_ns = measure(off, b, repeats, 1, &ignored);
-	printf("{\"stats_end_ns\":%.1f,\"stats_begin_and_end_ns\":%.1f,\"off_ns\":%.1f,\"drain_ns\":%.1f,\"repeats\":%d}\n",
-	       end_ns, both_ns, off_ns, drain_ns, repeats);
+	printf(
+		"{\"stats_end_ns\":%.1f,\"stats_begin_and_end_ns\":%.1f,\"off_ns\":%.1f,\"drain_ns\":%.1f,\"repeats\":%d}\n",
+		end_ns, both_ns, off_ns, drain_ns, repeats);
 	stats_aggregate_free(a);
 	stats_aggregate_free(b);
 	stats_free(on);

@@ -187,9 +187,9 @@ static void give_up(struct conn *c)
 static void on_readable(struct conn *c)
 {
 	bool skip = c->response.part == RESPONSE_BODY;
-	size_t most = skip && c->response.left < ZEROS_BYTES ? (size_t)c->response.left
-		: skip                                           ? ZEROS_BYTES
-														 : SCRATCH_BYTES;
+	size_t most = skip && c->response.left < ZEROS_BYTES ? (size_t)c->response.left :
+		skip                                             ? ZEROS_BYTES :
+														   SCRATCH_BYTES;
 	ssize_t got = recv(c->fd, skip ? NULL : scratch, most, MSG_DONTWAIT | (skip ? MSG_TRUNC : 0));
 	if (got < 0 && errno == EAGAIN)
 		return;

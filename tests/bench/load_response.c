@@ -97,8 +97,8 @@ static enum response_progress take_head(struct response *r, const char *head, si
 		return RESPONSE_FAULT;
 	r->part = body_length ? RESPONSE_BODY : RESPONSE_SIZE;
 	r->left = body_length ? strtoull(body_length, NULL, 10) : 0;
-	return body_length ? take_body(r, length - head_length)
-					   : take_chunked(r, head + head_length, length - head_length);
+	return body_length ? take_body(r, length - head_length) :
+						 take_chunked(r, head + head_length, length - head_length);
 }
 
 static enum response_progress feed_head(struct response *r, char *bytes, size_t length)

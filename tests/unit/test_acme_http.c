@@ -40,7 +40,8 @@ static int enter(void **state)
 	write_file("no.token", "secret");
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	int fd = socket(AF_INET, SOCK_STREAM, 0); /* finds a port that is free */
-	if (bind(fd, (struct sockaddr *)&address, length) != 0 || getsockname(fd, (struct sockaddr *)&address, &length) != 0)
+	if (bind(fd, (struct sockaddr *)&address, length) != 0 ||
+		getsockname(fd, (struct sockaddr *)&address, &length) != 0)
 		return -1;
 	close(fd);
 	snprintf(listen_text, sizeof listen_text, "127.0.0.1:%u", ntohs(address.sin_port));
@@ -99,7 +100,8 @@ static void test_challenge(void **state)
 static void test_redirect(void **state)
 {
 	(void)state;
-	expect("GET /a/b?c=%2F&d HTTP/1.1\r\n" HOST, "HTTP/1.1 301", "\r\nLocation: https://one.example:8443/a/b?c=%2F&d\r\n");
+	expect("GET /a/b?c=%2F&d HTTP/1.1\r\n" HOST, "HTTP/1.1 301",
+		"\r\nLocation: https://one.example:8443/a/b?c=%2F&d\r\n");
 	expect("HEAD / HTTP/1.1\r\n" HOST, "HTTP/1.1 301", "\r\nLocation: https://one.example:8443/\r\n");
 	expect("POST /a HTTP/1.1\r\nContent-Length: 5\r\n" HOST "hello", "HTTP/1.1 308",
 		"\r\nLocation: https://one.example:8443/a\r\n");

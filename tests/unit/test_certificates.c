@@ -34,8 +34,12 @@ static int enter(void **state)
 	(void)state;
 	if (!mkdtemp(directory))
 		return -1;
-	settings = (struct settings){.server_data_dir = directory, .tls_cert = none, .tls_key = none,
-		.acme_domains = none, .tls_enabled = true, .tls_self_signed = true};
+	settings = (struct settings){.server_data_dir = directory,
+		.tls_cert = none,
+		.tls_key = none,
+		.acme_domains = none,
+		.tls_enabled = true,
+		.tls_self_signed = true};
 	log_configure(LOG_ERROR + 1, false);
 	return 0;
 }
@@ -191,7 +195,7 @@ static void test_reload(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_protocols),
-		cmocka_unit_test(test_self_signed_is_kept), cmocka_unit_test(test_reload)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_protocols), cmocka_unit_test(test_self_signed_is_kept),
+		cmocka_unit_test(test_reload)};
 	return cmocka_run_group_tests_name("certificates", tests, enter, leave);
 }

@@ -95,8 +95,14 @@ static void test_keeps_the_connection(void **state)
 		assert_non_null(strstr(text, "health_get"));
 		assert_non_null(strstr(text, "X-Content-Type-Options: nosniff"));
 		assert_int_equal(ask(fd, "GET /nothing HTTP/1.1\r\nHost: apiproxy\r\n\r\n", text, sizeof text), 404);
-		assert_int_equal(ask(fd, "POST /api/keys HTTP/1.1\r\nHost: apiproxy\r\nContent-Length: 5\r\n\r\nhello", text, sizeof text), 401);
-		assert_int_equal(ask(fd, "POST /api/keys HTTP/1.1\r\nHost: apiproxy\r\n" AUTHORIZATION "Content-Length: 5\r\n\r\nhello", text, sizeof text), 200);
+		assert_int_equal(ask(fd, "POST /api/keys HTTP/1.1\r\nHost: apiproxy\r\nContent-Length: 5\r\n\r\nhello", text,
+							 sizeof text),
+			401);
+		assert_int_equal(ask(fd,
+							 "POST /api/keys HTTP/1.1\r\nHost: apiproxy\r\n" AUTHORIZATION
+							 "Content-Length: 5\r\n\r\nhello",
+							 text, sizeof text),
+			200);
 		assert_non_null(strstr(text, "length=5"));
 	}
 	close(fd);
@@ -106,8 +112,11 @@ static void test_passes_path_query_and_peer(void **state)
 {
 	char text[4096];
 	int fd = connect_to(state);
-	assert_int_equal(ask(fd, "GET /api/mappings/a%2Fb/%63+d?x=%20&y HTTP/1.1\r\nHost: apiproxy\r\n" AUTHORIZATION
-				 "x-apiproxy-peer: 192.0.2.7\r\nx-apiproxy-listener: main\r\n\r\n", text, sizeof text), 200);
+	assert_int_equal(ask(fd,
+						 "GET /api/mappings/a%2Fb/%63+d?x=%20&y HTTP/1.1\r\nHost: apiproxy\r\n" AUTHORIZATION
+						 "x-apiproxy-peer: 192.0.2.7\r\nx-apiproxy-listener: main\r\n\r\n",
+						 text, sizeof text),
+		200);
 	assert_non_null(strstr(text, "tail=a/b/c+d query=x=%20&y length=0 peer=192.0.2.7"));
 	close(fd);
 }
@@ -116,9 +125,15 @@ static void test_ops_listener_needs_no_token(void **state)
 {
 	char text[4096];
 	int fd = connect_to(state);
-	assert_int_equal(ask(fd, "GET /metrics HTTP/1.1\r\nHost: a\r\nx-apiproxy-listener: main\r\n\r\n", text, sizeof text), 401);
-	assert_int_equal(ask(fd, "GET /metrics HTTP/1.1\r\nHost: a\r\nx-apiproxy-listener: ops\r\n\r\n", text, sizeof text), 200);
-	assert_int_equal(ask(fd, "GET /api/keys HTTP/1.1\r\nHost: a\r\nx-apiproxy-listener: ops\r\n\r\n", text, sizeof text), 401);
+	assert_int_equal(ask(fd, "GET /metrics HTTP/1.1\r\nHost: a\r\nx-apiproxy-listener: main\r\n\r\n", text,
+						 sizeof text),
+		401);
+	assert_int_equal(ask(fd, "GET /metrics HTTP/1.1\r\nHost: a\r\nx-apiproxy-listener: ops\r\n\r\n", text,
+						 sizeof text),
+		200);
+	assert_int_equal(ask(fd, "GET /api/keys HTTP/1.1\r\nHost: a\r\nx-apiproxy-listener: ops\r\n\r\n", text,
+						 sizeof text),
+		401);
 	close(fd);
 }
 
@@ -147,13 +162,15 @@ static void test_long_bodies(void **state)
 	size_t longest = ADMIN_BODY_BYTES_MAX;
 	char *body = calloc(1, longest);
 	int fd = connect_to(state);
-	snprintf(head, sizeof head, "PUT /api/config HTTP/1.1\r\nHost: a\r\n" AUTHORIZATION "Content-Length: %zu\r\n\r\n", longest);
+	snprintf(head, sizeof head, "PUT /api/config HTTP/1.1\r\nHost: a\r\n" AUTHORIZATION "Content-Length: %zu\r\n\r\n",
+		longest);
 	send_text(fd, head);
 	send_bytes(fd, body, longest);
 	assert_int_equal(receive(fd, text, sizeof text), 200);
 	assert_non_null(strstr(text, "length=8388608"));
 	/* One more, said beforehand: refused before it comes. */
-	snprintf(head, sizeof head, "PUT /api/config HTTP/1.1\r\nHost: a\r\n" AUTHORIZATION "Content-Length: %zu\r\n\r\n", longest + 1);
+	snprintf(head, sizeof head, "PUT /api/config HTTP/1.1\r\nHost: a\r\n" AUTHORIZATION "Content-Length: %zu\r\n\r\n",
+		longest + 1);
 	assert_int_equal(ask(fd, head, text, sizeof text), 413);
 	assert_non_null(strstr(text, "body_too_large"));
 	close(fd);
@@ -173,10 +190,14 @@ static void test_a_stranger_cannot_send_much(void **state)
 {
 	char text[4096];
 	int fd = connect_to(state);
-	assert_int_equal(ask(fd, "PUT /api/config HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n", text, sizeof text), 401);
+	assert_int_equal(ask(fd, "PUT /api/config HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n", text,
+						 sizeof text),
+		401);
 	close(fd);
 	fd = connect_to(state);
-	assert_int_equal(ask(fd, "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", text, sizeof text), 413);
+	assert_int_equal(ask(fd, "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", text,
+						 sizeof text),
+		413);
 	close(fd);
 }
 
@@ -230,7 +251,8 @@ static void test_client_that_leaves(void **state)
 	char text[4096];
 	for (int i = 0; i < 4; i++) {
 		int gone = connect_to(state);
-		send_text(gone, i % 2 ? "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}" : "POST /auth/lo");
+		send_text(gone,
+			i % 2 ? "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}" : "POST /auth/lo");
 		close(gone);
 	}
 	int fd = connect_to(state);

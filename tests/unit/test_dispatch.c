@@ -32,9 +32,11 @@ static int tear_down(void **state)
 }
 
 /* The status of the refusal, or 200 and what the handler says. */
-static unsigned ask(const char *method, const char *path, const char *authorization, bool ops, char *text, size_t size)
+static unsigned ask(const char *method, const char *path, const char *authorization, bool ops, char *text,
+	size_t size)
 {
-	struct admin_request request = {.admin = &admin, .method = method, .path = path, .query = "", .peer = "", .ops = ops};
+	struct admin_request request =
+		{.admin = &admin, .method = method, .path = path, .query = "", .peer = "", .ops = ops};
 	struct admin_reply reply = {0};
 	const struct dispatch_row *row = dispatch_find(&request, authorization, &reply);
 	if (row)
@@ -51,7 +53,11 @@ static unsigned ask(const char *method, const char *path, const char *authorizat
 static void test_rows(void **state)
 {
 	(void)state;
-	static const struct { const char *method, *path, *handler; int detail; const char *tail; } cases[] = {
+	static const struct {
+		const char *method, *path, *handler;
+		int detail;
+		const char *tail;
+	} cases[] = {
 		{"GET", "/", "page_get", PAGE_INDEX, ""},
 		{"HEAD", "/index.html", "page_get", PAGE_INDEX, ""},
 		{"GET", "/admin", "page_get", PAGE_ADMIN, ""},
@@ -76,7 +82,7 @@ static void test_rows(void **state)
 		char text[512], expected[512];
 		assert_int_equal(ask(cases[i].method, cases[i].path, WITH_TOKEN, false, text, sizeof text), 200);
 		snprintf(expected, sizeof expected, "%s %d tail=%s query= length=0 peer=", cases[i].handler, cases[i].detail,
-			 cases[i].tail);
+			cases[i].tail);
 		assert_string_equal(text, expected);
 	}
 }
@@ -84,7 +90,11 @@ static void test_rows(void **state)
 static void test_refusals(void **state)
 {
 	(void)state;
-	static const struct { const char *method, *path; unsigned status; const char *says; } cases[] = {
+	static const struct {
+		const char *method, *path;
+		unsigned status;
+		const char *says;
+	} cases[] = {
 		{"GET", "/nothing", 404, "no_mapping"},
 		{"GET", "/static/", 404, "no_mapping"},
 		{"GET", "/healthy", 404, "no_mapping"},
@@ -114,12 +124,23 @@ static void test_access(void **state)
 {
 	(void)state;
 	enum { MAIN = 1, OPS = 2, MAIN_NOT_PUBLIC = 4, OPS_NOT_PUBLIC = 8, EVER = 15 };
-	static const struct { const char *path; int without_token; } cases[] = {
-		{"/health", EVER}, {"/admin", EVER}, {"/static/a.js", EVER},
-		{"/", MAIN | OPS}, {"/index.html", MAIN | OPS},
+	static const struct {
+		const char *path;
+		int without_token;
+	} cases[] = {
+		{"/health", EVER},
+		{"/admin", EVER},
+		{"/static/a.js", EVER},
+		{"/", MAIN | OPS},
+		{"/index.html", MAIN | OPS},
 		{"/stats", MAIN | OPS | OPS_NOT_PUBLIC},
-		{"/metrics", OPS | OPS_NOT_PUBLIC}, {"/performance", OPS | OPS_NOT_PUBLIC}, {"/errors", OPS | OPS_NOT_PUBLIC},
-		{"/api/mappings", 0}, {"/api/keys/a", 0}, {"/api/config", 0}, {"/api/users/u/usage", 0},
+		{"/metrics", OPS | OPS_NOT_PUBLIC},
+		{"/performance", OPS | OPS_NOT_PUBLIC},
+		{"/errors", OPS | OPS_NOT_PUBLIC},
+		{"/api/mappings", 0},
+		{"/api/keys/a", 0},
+		{"/api/config", 0},
+		{"/api/users/u/usage", 0},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 		for (int where = 0; where < 4; where++) {
@@ -136,7 +157,15 @@ static void test_token(void **state)
 {
 	(void)state;
 	static const char *const wrong[] = {
-		"", "Bearer", "Bearer ", TOKEN, "Basic " TOKEN, "Bearer " TOKEN "x", "Bearer correct-horse", "Bearer " TOKEN " x", "Bearer\t" TOKEN,
+		"",
+		"Bearer",
+		"Bearer ",
+		TOKEN,
+		"Basic " TOKEN,
+		"Bearer " TOKEN "x",
+		"Bearer correct-horse",
+		"Bearer " TOKEN " x",
+		"Bearer\t" TOKEN,
 	};
 	char text[512];
 	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {

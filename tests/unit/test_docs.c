@@ -42,8 +42,7 @@ static void test_vendors(void **state)
 	cJSON *vendors = cJSON_Parse(list);
 	const cJSON *mapping;
 	assert_non_null(vendors);
-	cJSON_ArrayForEach(mapping, cJSON_GetObjectItem(vendors, "mappings"))
-	{
+	cJSON_ArrayForEach(mapping, cJSON_GetObjectItem(vendors, "mappings")) {
 		const char *target = cJSON_GetStringValue(cJSON_GetObjectItem(mapping, "target"));
 		expect_code(readme, "README.md", cJSON_GetStringValue(cJSON_GetObjectItem(mapping, "prefix")));
 		if (!strstr(readme, target))

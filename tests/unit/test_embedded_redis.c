@@ -79,8 +79,9 @@ static char *ask(const char *url, const char *command)
 	assert_non_null(reply);
 	if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2) /* CONFIG GET */
 		assert_non_null(reply->element[1]->str);
-	const char *text = reply->type == REDIS_REPLY_ARRAY ? reply->elements == 2 ? reply->element[1]->str : ""
-		: reply->str ? reply->str : "";
+	const char *text = reply->type == REDIS_REPLY_ARRAY ? reply->elements == 2 ? reply->element[1]->str : "" :
+		reply->str                                      ? reply->str :
+														  "";
 	char *copy = check_strdup(text);
 	freeReplyObject(reply);
 	redisFree(context);
@@ -202,10 +203,10 @@ static void test_odd_directory(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(test_start_and_data, begin), cmocka_unit_test_setup(test_lock, begin),
-		cmocka_unit_test_setup(test_restart, begin), cmocka_unit_test_setup(test_ends_with_its_parent, begin),
-		cmocka_unit_test_setup(test_deep_directory, begin), cmocka_unit_test_setup(test_odd_directory, begin)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_start_and_data, begin),
+		cmocka_unit_test_setup(test_lock, begin), cmocka_unit_test_setup(test_restart, begin),
+		cmocka_unit_test_setup(test_ends_with_its_parent, begin), cmocka_unit_test_setup(test_deep_directory, begin),
+		cmocka_unit_test_setup(test_odd_directory, begin)};
 	int failed = cmocka_run_group_tests_name("embedded_redis", tests, enter, leave);
 	free(settings.server_data_dir);
 	return failed;

@@ -91,14 +91,23 @@ static int set_up(void **state)
 	f->aggregate = stats_aggregate_new(f->stats);
 	f->snapshot.mapping_count = 3;
 	for (size_t i = 0; i < 3; i++)
-		f->snapshot.mappings[i] = (struct mapping){.prefix = prefixes[i], .enabled = i != 2,
+		f->snapshot.mappings[i] = (struct mapping){.prefix = prefixes[i],
+			.enabled = i != 2,
 			.stats_slot = stats_slot_acquire(f->stats, STATS_MAPPING, prefixes[i], NULL)};
 	f->snapshot.keys[0] = (struct vendor_key){.id = "k1", .pool = "p\"o\\o\nl", .enabled = true, .secret = "s3cret"};
 	f->snapshot.keys[1] = (struct vendor_key){.id = "k2", .pool = "q", .enabled = true, .secret = "s3cret"};
 	for (size_t i = 0; i < 2; i++)
-		f->snapshot.keys[i].stats_slot = stats_slot_acquire(f->stats, STATS_KEY, f->snapshot.keys[i].id, f->snapshot.keys[i].pool);
-	f->sources = (struct figures_sources){.version = "1.2.3", .node = "n1", .aggregate = f->aggregate, .get_snapshot = get_snapshot,
-		.redis_is_up = redis_is_down, .config_reloads = three_reloads, .key_is_up = second_key_cools, .keys = f, .context = f};
+		f->snapshot.keys[i].stats_slot =
+			stats_slot_acquire(f->stats, STATS_KEY, f->snapshot.keys[i].id, f->snapshot.keys[i].pool);
+	f->sources = (struct figures_sources){.version = "1.2.3",
+		.node = "n1",
+		.aggregate = f->aggregate,
+		.get_snapshot = get_snapshot,
+		.redis_is_up = redis_is_down,
+		.config_reloads = three_reloads,
+		.key_is_up = second_key_cools,
+		.keys = f,
+		.context = f};
 	*state = f;
 	return 0;
 }
@@ -147,7 +156,8 @@ static void assert_names(const cJSON *object, const char *names)
 {
 	char text[512] = "";
 	for (const cJSON *item = object->child; item; item = item->next)
-		snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", item == object->child ? "" : " ", item->string);
+		snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", item == object->child ? "" : " ",
+			item->string);
 	assert_string_equal(text, names);
 }
 
@@ -159,14 +169,16 @@ static void test_stats_has_all_fields(void **state)
 	assert_string_equal(member(root, "version")->valuestring, "1.2.3");
 	assert_string_equal(member(root, "node")->valuestring, "n1");
 	assert_names(member(root, "performance"),
-		     "requests_per_sec avg_response_time_ms p50_response_time_ms p95_response_time_ms p99_response_time_ms "
-		     "error_rate success_rate memory_usage_mb cpu_percent active_requests active_connections");
-	assert_names(member(root, "totals"), "requests errors bytes_in bytes_out input_tokens output_tokens dropped_events");
+		"requests_per_sec avg_response_time_ms p50_response_time_ms p95_response_time_ms p99_response_time_ms "
+		"error_rate success_rate memory_usage_mb cpu_percent active_requests active_connections");
+	assert_names(member(root, "totals"),
+		"requests errors bytes_in bytes_out input_tokens output_tokens dropped_events");
 	const cJSON *endpoints = member(root, "endpoints");
 	assert_int_equal(cJSON_GetArraySize(endpoints), 2); /* the disabled one had no traffic */
-	assert_names(endpoints->child, "prefix requests errors error_rate requests_per_sec avg_response_time_ms "
-		     "p50_response_time_ms p95_response_time_ms p99_response_time_ms active_requests bytes_in bytes_out "
-		     "input_tokens output_tokens last_request_at");
+	assert_names(endpoints->child,
+		"prefix requests errors error_rate requests_per_sec avg_response_time_ms "
+		"p50_response_time_ms p95_response_time_ms p99_response_time_ms active_requests bytes_in bytes_out "
+		"input_tokens output_tokens last_request_at");
 	assert_true(cJSON_IsNull(member(endpoints->child, "last_request_at")));
 	assert_int_equal(cJSON_GetArraySize(member(root, "history")), 60);
 	assert_names(member(root, "history")->child, "at requests errors p95_response_time_ms");
@@ -178,7 +190,11 @@ static void test_stats_of_some_requests(void **state)
 {
 	struct fixture *f = *state;
 	for (int i = 1; i <= 3; i++)
-		end(f, 0, (struct stats_event){.status = i == 3 ? 502 : 200, .duration_us = 10000, .bytes_in = 5, .output_tokens = 7});
+		end(f, 0,
+			(struct stats_event){.status = i == 3 ? 502 : 200,
+				.duration_us = 10000,
+				.bytes_in = 5,
+				.output_tokens = 7});
 	end(f, 2, (struct stats_event){.status = 200, .duration_us = 10000});
 	stats_begin(stats_ring(f->stats, 1), f->snapshot.mappings[1].stats_slot);
 	stats_connections(stats_ring(f->stats, 1), 4);
@@ -236,21 +252,31 @@ static void test_performance(void **state)
 
 static void traffic(struct fixture *f)
 {
-	end(f, 0, (struct stats_event){.status = 200, .duration_us = 1500, .first_byte_us = 1000, .overhead_us = 40, .input_tokens = 11,
-				       .output_tokens = 12, .flags = STATS_QUEUED, .queue_wait_us = 70000});
+	end(f, 0,
+		(struct stats_event){.status = 200,
+			.duration_us = 1500,
+			.first_byte_us = 1000,
+			.overhead_us = 40,
+			.input_tokens = 11,
+			.output_tokens = 12,
+			.flags = STATS_QUEUED,
+			.queue_wait_us = 70000});
 	end(f, 0, (struct stats_event){.status = 414, .problem = PROBLEM_URI_TOO_LONG});
 	end(f, 0, (struct stats_event){.status = 431, .problem = PROBLEM_HEAD_TOO_LARGE});
 	end(f, 1, (struct stats_event){.flags = STATS_CLIENT_GONE});
 	stats_begin(stats_ring(f->stats, 1), f->snapshot.mappings[1].stats_slot);
 	stats_queue_length(stats_ring(f->stats, 1), f->snapshot.mappings[1].stats_slot, 5);
-	stats_attempt(stats_ring(f->stats, 0), &(struct stats_event){.kind = STATS_ATTEMPT, .slot = f->snapshot.keys[0].stats_slot, .status = 529});
+	stats_attempt(stats_ring(f->stats, 0),
+		&(struct stats_event){.kind = STATS_ATTEMPT, .slot = f->snapshot.keys[0].stats_slot, .status = 529});
 }
 
 static void test_metrics(void **state)
 {
 	static const char *const lines[] = {
-		"# TYPE apiproxy_build_info gauge", "apiproxy_build_info{version=\"1.2.3\"} 1",
-		"# TYPE apiproxy_requests_total counter", "apiproxy_requests_total{mapping=\"/a\",status=\"200\"} 1",
+		"# TYPE apiproxy_build_info gauge",
+		"apiproxy_build_info{version=\"1.2.3\"} 1",
+		"# TYPE apiproxy_requests_total counter",
+		"apiproxy_requests_total{mapping=\"/a\",status=\"200\"} 1",
 		"apiproxy_requests_total{mapping=\"/b\",status=\"499\"} 1",
 		"apiproxy_request_duration_seconds_bucket{mapping=\"/a\",le=\"0.001\"} 2",
 		"apiproxy_request_duration_seconds_bucket{mapping=\"/a\",le=\"0.0025\"} 3",
@@ -260,14 +286,20 @@ static void test_metrics(void **state)
 		"apiproxy_request_duration_seconds_count{mapping=\"/a\"} 3",
 		"apiproxy_time_to_first_byte_seconds_count{mapping=\"/a\"} 1",
 		"apiproxy_overhead_seconds_bucket{mapping=\"/a\",le=\"1e-05\"} 2",
-		"apiproxy_active_requests{mapping=\"/b\"} 1", "apiproxy_active_requests{mapping=\"/off\"} 0",
+		"apiproxy_active_requests{mapping=\"/b\"} 1",
+		"apiproxy_active_requests{mapping=\"/off\"} 0",
 		"apiproxy_tokens_total{mapping=\"/a\",direction=\"input\"} 11",
 		"apiproxy_tokens_total{mapping=\"/a\",direction=\"output\"} 12",
 		"apiproxy_rejected_total{mapping=\"/a\",code=\"head_too_large\"} 2",
-		"apiproxy_upstream_key_up{pool=\"p\\\"o\\\\o\\nl\",key=\"k1\"} 1", "apiproxy_upstream_key_up{pool=\"q\",key=\"k2\"} 0",
+		"apiproxy_upstream_key_up{pool=\"p\\\"o\\\\o\\nl\",key=\"k1\"} 1",
+		"apiproxy_upstream_key_up{pool=\"q\",key=\"k2\"} 0",
 		"apiproxy_upstream_key_requests_total{pool=\"p\\\"o\\\\o\\nl\",key=\"k1\",status=\"529\"} 1",
-		"apiproxy_queue_length{mapping=\"/b\"} 5", "apiproxy_queue_wait_seconds_count{mapping=\"/a\"} 1",
-		"apiproxy_connections 0", "apiproxy_redis_up 0", "apiproxy_config_reloads_total 3", "apiproxy_stats_dropped_total 0",
+		"apiproxy_queue_length{mapping=\"/b\"} 5",
+		"apiproxy_queue_wait_seconds_count{mapping=\"/a\"} 1",
+		"apiproxy_connections 0",
+		"apiproxy_redis_up 0",
+		"apiproxy_config_reloads_total 3",
+		"apiproxy_stats_dropped_total 0",
 	};
 	struct fixture *f = *state;
 	traffic(f);

@@ -112,7 +112,7 @@ static void test_log_json(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_journal), cmocka_unit_test(test_log_text), cmocka_unit_test(test_log_json)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_journal), cmocka_unit_test(test_log_text),
+		cmocka_unit_test(test_log_json)};
 	return cmocka_run_group_tests_name("journal", tests, NULL, NULL);
 }

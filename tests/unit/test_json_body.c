@@ -26,7 +26,9 @@ static void refused(const char *body, size_t length, const char *says)
 static void test_refuses(void **state)
 {
 	(void)state;
-	static const struct { const char *body, *says; } cases[] = {
+	static const struct {
+		const char *body, *says;
+	} cases[] = {
 		{"", "empty"},
 		{"{\"a\":1", "line 1, column 6"},
 		{"{\"a\":1}x", "line 1, column 8"},
@@ -54,8 +56,12 @@ static void test_takes(void **state)
 {
 	(void)state;
 	static const char *const bodies[] = {
-		"{}", " \r\n\t{\"a\":[1,2]} \n", "{\"a\":{\"b\":1},\"c\":{\"b\":1}}", "{\"a\":\"\\\\u0000\"}",
-		"{\"a\":\"\xc3\xbc\xe2\x82\xac\xf0\x9f\x98\x80\"}", "{\"a\":null}",
+		"{}",
+		" \r\n\t{\"a\":[1,2]} \n",
+		"{\"a\":{\"b\":1},\"c\":{\"b\":1}}",
+		"{\"a\":\"\\\\u0000\"}",
+		"{\"a\":\"\xc3\xbc\xe2\x82\xac\xf0\x9f\x98\x80\"}",
+		"{\"a\":null}",
 	};
 	for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
 		struct admin_request request = {.body = bodies[i], .length = strlen(bodies[i])};

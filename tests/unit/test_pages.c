@@ -32,7 +32,9 @@ static unsigned get(const char *tail, const char *if_none_match, struct admin_re
 static void test_types(void **state)
 {
 	(void)state;
-	static const struct { const char *name, *type; } cases[] = {
+	static const struct {
+		const char *name, *type;
+	} cases[] = {
 		{"chart.min.js", "text/javascript; charset=utf-8"},
 		{"style.css", "text/css; charset=utf-8"},
 		{"favicon.svg", "image/svg+xml"},
@@ -92,7 +94,8 @@ static void test_entity_tags(void **state)
 static void test_not_given_out(void **state)
 {
 	(void)state;
-	static const char *const names[] = {"stats_flush.lua", "index.html", "nothing.js", ".js", "../index.html", "a/b.js", ""};
+	static const char *const names[] = {"stats_flush.lua", "index.html", "nothing.js", ".js", "../index.html",
+		"a/b.js", ""};
 	assert_non_null(embedded_find("stats_flush.lua"));
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		struct admin_reply reply;

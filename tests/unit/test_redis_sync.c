@@ -97,7 +97,7 @@ static void test_deadline(void **state)
 
 static uint16_t free_port(void)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t length = sizeof(address);
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 	assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
@@ -110,14 +110,17 @@ static uint16_t free_port(void)
 static void test_tls(void **state)
 {
 	char command[1024], path[128];
-	struct redis_address address = { .tls = true, .host = (char *)"localhost", .port = free_port() };
+	struct redis_address address = {.tls = true, .host = (char *)"localhost", .port = free_port()};
 	(void)state;
-	snprintf(command, sizeof(command), "cd %s && openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2"
-		" -subj /CN=localhost -addext subjectAltName=DNS:localhost >/dev/null 2>&1", redis.directory);
+	snprintf(command, sizeof(command),
+		"cd %s && openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2"
+		" -subj /CN=localhost -addext subjectAltName=DNS:localhost >/dev/null 2>&1",
+		redis.directory);
 	assert_int_equal(system(command), 0);
 	snprintf(path, sizeof(path), "%s/cert.pem", redis.directory);
 	setenv("SSL_CERT_FILE", path, 1);
-	redis_fixture_do(&redis, "CONFIG SET tls-cert-file %s/cert.pem tls-key-file %s/key.pem tls-ca-cert-file %s/cert.pem tls-auth-clients no",
+	redis_fixture_do(&redis,
+		"CONFIG SET tls-cert-file %s/cert.pem tls-key-file %s/key.pem tls-ca-cert-file %s/cert.pem tls-auth-clients no",
 		redis.directory, redis.directory, redis.directory);
 	const char *said = redis_fixture_do(&redis, "CONFIG SET tls-port %d", address.port);
 	if (strcmp(said, "OK") != 0) {

@@ -20,7 +20,10 @@ static void same(const char *got, const char *expected)
 static void test_good(void **state)
 {
 	(void)state;
-	static const struct { const char *url; struct redis_address a; } cases[] = {
+	static const struct {
+		const char *url;
+		struct redis_address a;
+	} cases[] = {
 		{"redis://localhost", {.host = "localhost", .port = 6379}},
 		{"REDIS://localhost/", {.host = "localhost", .port = 6379}},
 		{"redis://", {.host = "127.0.0.1", .port = 6379}},
@@ -54,10 +57,10 @@ static void test_bad(void **state)
 {
 	(void)state;
 	static const char *const urls[] = {"", "localhost", "http://h", "redis:/h", "redis://h:0", "redis://h:65536",
-		"redis://h:x", "redis://h/x", "redis://h/-1", "redis://h/1/2", "redis://[::1", "redis://[::1]x", "redis://[h]",
-		"redis://::1:6379", "redis://u@h", "redis://u:@h", "redis://:%zz@h", "redis://:%00@h", "redis://:%4@h",
-		"redis://h h", "redis://h?password=x", "redis://h#1", "unix://", "unix://relative", "unix:///", "unix://x/y",
-		"unix:///a?timeout=1",
+		"redis://h:x", "redis://h/x", "redis://h/-1", "redis://h/1/2", "redis://[::1", "redis://[::1]x",
+		"redis://[h]", "redis://::1:6379", "redis://u@h", "redis://u:@h", "redis://:%zz@h", "redis://:%00@h",
+		"redis://:%4@h", "redis://h h", "redis://h?password=x", "redis://h#1", "unix://", "unix://relative",
+		"unix:///", "unix://x/y", "unix:///a?timeout=1",
 		"unix:///aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
 	for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
 		struct redis_address a;
@@ -87,7 +90,7 @@ static void test_hidden(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_good), cmocka_unit_test(test_bad), cmocka_unit_test(test_hidden)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad),
+		cmocka_unit_test(test_hidden)};
 	return cmocka_run_group_tests_name("redis_url", tests, NULL, NULL);
 }

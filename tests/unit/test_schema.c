@@ -18,10 +18,11 @@
 
 static void test_prefixes(void **state)
 {
-	static const char *const good[] = { "/x", "/openai", "/a/b.c/d~e/f-g_h", "/...", "/apis", "/stats2/x", "/index.htm", "/static.js", "/A" };
-	static const char *const bad[] = { "", "/", "x", "/x/", "//x", "/x//y", "/.", "/..", "/x/./y", "/x/..", "/a b", "/a%20", "/a?b", "/ä",
-		"/index.html", "/static", "/stats", "/admin", "/admin/x", "/api", "/api/mappings", "/auth", "/health", "/metrics",
-		"/performance", "/errors", "/.well-known", "/.well-known/acme" };
+	static const char *const good[] = {"/x", "/openai", "/a/b.c/d~e/f-g_h", "/...", "/apis", "/stats2/x",
+		"/index.htm", "/static.js", "/A"};
+	static const char *const bad[] = {"", "/", "x", "/x/", "//x", "/x//y", "/.", "/..", "/x/./y", "/x/..", "/a b",
+		"/a%20", "/a?b", "/ä", "/index.html", "/static", "/stats", "/admin", "/admin/x", "/api", "/api/mappings",
+		"/auth", "/health", "/metrics", "/performance", "/errors", "/.well-known", "/.well-known/acme"};
 	char longest[131] = "/";
 	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
@@ -38,20 +39,25 @@ static void test_prefixes(void **state)
 
 static void test_targets(void **state)
 {
-	static const struct { const char *url, *host, *authority, *base_path; uint16_t port; bool tls; } good[] = {
-		{ "https://api.openai.com", "api.openai.com", "api.openai.com", "", 443, true },
-		{ "http://h/", "h", "h", "", 80, false },
-		{ "HTTP://h:8080/v1", "h", "h:8080", "/v1", 8080, false },
-		{ "https://[2001:db8::1]:8443/a/b", "2001:db8::1", "[2001:db8::1]:8443", "/a/b", 8443, true },
-		{ "https://[::1]", "::1", "[::1]", "", 443, true },
-		{ "http://127.0.0.1:65535/v1/", "127.0.0.1", "127.0.0.1:65535", "/v1/", 65535, false },
-		{ "http://my_host.local.:1/a%2Fb", "my_host.local.", "my_host.local.:1", "/a%2Fb", 1, false },
+	static const struct {
+		const char *url, *host, *authority, *base_path;
+		uint16_t port;
+		bool tls;
+	} good[] = {
+		{"https://api.openai.com", "api.openai.com", "api.openai.com", "", 443, true},
+		{"http://h/", "h", "h", "", 80, false},
+		{"HTTP://h:8080/v1", "h", "h:8080", "/v1", 8080, false},
+		{"https://[2001:db8::1]:8443/a/b", "2001:db8::1", "[2001:db8::1]:8443", "/a/b", 8443, true},
+		{"https://[::1]", "::1", "[::1]", "", 443, true},
+		{"http://127.0.0.1:65535/v1/", "127.0.0.1", "127.0.0.1:65535", "/v1/", 65535, false},
+		{"http://my_host.local.:1/a%2Fb", "my_host.local.", "my_host.local.:1", "/a%2Fb", 1, false},
 	};
-	static const char *const bad[] = { "", "x", "ftp://h", "https://", "https:///x", "http://:80", "http://h:", "http://h:0", "http://h:65536",
-		"http://h:8a", "http://u@h", "http://u:p@h/", "http://h?x", "http://h/x?y", "http://h/#f", "http://h h", "http://h/a b",
-		"http://h/\"", "http://h/%zz", "http://h/a/../b", "http://h/%2e%2E/b", "http://h/.", "http://[::1", "http://[::g]", "http://[]",
-		"http://[::1]x", "http://1.2.3", "http://1.2.3.256", "http://-a", "http://a-", "http://a..b", "http://.a", "http://ä.de",
-		"http://h\r\nX: y", "//h", "https:/h", "https://h\\x", "http://a:b:c" };
+	static const char *const bad[] = {"", "x", "ftp://h", "https://", "https:///x", "http://:80",
+		"http://h:", "http://h:0", "http://h:65536", "http://h:8a", "http://u@h", "http://u:p@h/", "http://h?x",
+		"http://h/x?y", "http://h/#f", "http://h h", "http://h/a b", "http://h/\"", "http://h/%zz", "http://h/a/../b",
+		"http://h/%2e%2E/b", "http://h/.", "http://[::1", "http://[::g]", "http://[]", "http://[::1]x",
+		"http://1.2.3", "http://1.2.3.256", "http://-a", "http://a-", "http://a..b", "http://.a", "http://ä.de",
+		"http://h\r\nX: y", "//h", "https:/h", "https://h\\x", "http://a:b:c"};
 	char longest[2060] = "http://h/";
 	struct arena *arena = arena_new();
 	struct target t;
@@ -79,14 +85,22 @@ static void test_targets(void **state)
 
 static void test_times(void **state)
 {
-	static const struct { const char *text; int64_t ms; } good[] = {
-		{ "1970-01-01T00:00:00Z", 0 }, { "2030-01-01T00:00:00Z", 1893456000000 }, { "2030-01-01T01:30:00.1239+01:30", 1893456000123 },
-		{ "2024-02-29t23:59:59z", 1709251199000 }, { "2000-02-29T00:00:00-00:00", 951782400000 }, { "2029-12-31T19:00:00-05:00", 1893456000000 },
+	static const struct {
+		const char *text;
+		int64_t ms;
+	} good[] = {
+		{"1970-01-01T00:00:00Z", 0},
+		{"2030-01-01T00:00:00Z", 1893456000000},
+		{"2030-01-01T01:30:00.1239+01:30", 1893456000123},
+		{"2024-02-29t23:59:59z", 1709251199000},
+		{"2000-02-29T00:00:00-00:00", 951782400000},
+		{"2029-12-31T19:00:00-05:00", 1893456000000},
 	};
-	static const char *const bad[] = { "", "2030-01-01", "2030-01-01T00:00:00", "2030-1-1T00:00:00Z", "2023-02-29T00:00:00Z", "1900-02-29T00:00:00Z",
-		"2030-13-01T00:00:00Z", "2030-00-01T00:00:00Z", "2030-01-32T00:00:00Z", "2030-01-01T24:00:00Z", "2030-01-01T00:60:00Z",
-		"2030-01-01T00:00:61Z", "2030-01-01T00:00:00.Z", "2030-01-01T00:00:00Zx", "2030-01-01T00:00:00+1:00", "2030-01-01T00:00:00+24:00",
-		"2030-01-01 00:00:00Z", "tomorrow", "1893456000", " 2030-01-01T00:00:00Z" };
+	static const char *const bad[] = {"", "2030-01-01", "2030-01-01T00:00:00", "2030-1-1T00:00:00Z",
+		"2023-02-29T00:00:00Z", "1900-02-29T00:00:00Z", "2030-13-01T00:00:00Z", "2030-00-01T00:00:00Z",
+		"2030-01-32T00:00:00Z", "2030-01-01T24:00:00Z", "2030-01-01T00:60:00Z", "2030-01-01T00:00:61Z",
+		"2030-01-01T00:00:00.Z", "2030-01-01T00:00:00Zx", "2030-01-01T00:00:00+1:00", "2030-01-01T00:00:00+24:00",
+		"2030-01-01 00:00:00Z", "tomorrow", "1893456000", " 2030-01-01T00:00:00Z"};
 	int64_t ms;
 	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
@@ -123,7 +137,7 @@ static void test_names(void **state)
 
 static char *create(enum schema_kind kind, const char *json)
 {
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	cJSON *input = cJSON_Parse(json);
 	assert_non_null(input);
 	cJSON *entry = schema_create(kind, input, "", &faults);
@@ -146,11 +160,14 @@ static void test_what_is_stored(void **state)
 {
 	(void)state;
 	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}", "http://h");
-	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"https://api.anthropic.com\",\"dialect\":\"anthropic\",\"auth\":\"none\","
+	assert_created(SCHEMA_MAPPING,
+		"{\"prefix\":\"/x\",\"target\":\"https://api.anthropic.com\",\"dialect\":\"anthropic\",\"auth\":\"none\","
 		"\"timeout_seconds\":0,\"connect_timeout_seconds\":10,\"enabled\":true,\"description\":\"\",\"pool\":null,\"key_header\":\"\"}",
 		"https://api.anthropic.com");
-	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\",\"enabled\":false}", "{\"target\":\"http://h\",\"enabled\":false}");
-	assert_created(SCHEMA_CLIENT, "{\"id\":\"c\",\"rpm\":1000000000000,\"mappings\":[]}", "{\"id\":\"c\",\"rpm\":1000000000000}");
+	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\",\"enabled\":false}",
+		"{\"target\":\"http://h\",\"enabled\":false}");
+	assert_created(SCHEMA_CLIENT, "{\"id\":\"c\",\"rpm\":1000000000000,\"mappings\":[]}",
+		"{\"id\":\"c\",\"rpm\":1000000000000}");
 }
 
 static void test_every_fault_is_named(void **state)
@@ -160,27 +177,31 @@ static void test_every_fault_is_named(void **state)
 	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":null}", "target: is required");
 	assert_created(SCHEMA_MAPPING, "{\"prefix\":1,\"target\":[],\"nope\":1}",
 		"prefix: must be a string; target: must be a string; nope: is not a known field");
-	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\",\"auth\":\"maybe\",\"enabled\":1,\"timeout_seconds\":\"5\",\"dialect\":\"cohere\"}",
+	assert_created(SCHEMA_MAPPING,
+		"{\"prefix\":\"/x\",\"target\":\"http://h\",\"auth\":\"maybe\",\"enabled\":1,\"timeout_seconds\":\"5\",\"dialect\":\"cohere\"}",
 		"auth: must be none or required; enabled: must be true or false; timeout_seconds: must be a number from 0 to 604800; "
 		"dialect: must be openai, anthropic or gemini");
 	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\",\"queue\":{\"capacity\":1.5,\"x\":1}}",
 		"queue.capacity: must be a whole number from 0 to 1000000; queue.x: is not a known field; queue.rate_per_second: is required");
 	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\",\"queue\":{\"rate_per_second\":0}}",
 		"queue.rate_per_second: must be a number from 0.001 to 1000000");
-	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\",\"queue\":7}", "queue: must be an object");
-	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"prefix\":\"/y\",\"target\":\"http://h\"}", "prefix: is given more than once");
+	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\",\"queue\":7}",
+		"queue: must be an object");
+	assert_created(SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"prefix\":\"/y\",\"target\":\"http://h\"}",
+		"prefix: is given more than once");
 	assert_created(SCHEMA_MAPPING, "[]", "must be a JSON object");
 	assert_created(SCHEMA_CLIENT, "{\"mappings\":[\"/a\",\"b\",3],\"rpm\":-1,\"expires_at\":\"soon\"}",
 		"mappings[1]: must start with /; mappings[2]: must be a string; rpm: must be a whole number from 0 to 1000000000000; "
 		"expires_at: must be an RFC 3339 time such as 2030-01-31T12:00:00Z");
 	assert_created(SCHEMA_USER, "{\"username\":\"u\",\"password\":\"\"}", "password: must have 1 to 511 bytes");
-	assert_created(SCHEMA_USER, "{\"username\":\"u\",\"password_hash\":\"$y$\"}", "password_hash: is not a known field");
+	assert_created(SCHEMA_USER, "{\"username\":\"u\",\"password_hash\":\"$y$\"}",
+		"password_hash: is not a known field");
 	assert_created(SCHEMA_KEY, "{\"key_encrypted\":\"v1.x\",\"pool\":\"p\"}", "key_encrypted: is not a known field");
 }
 
 static void test_ids_cannot_change(void **state)
 {
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	cJSON *entry = cJSON_Parse("{\"prefix\":\"/x\",\"target\":\"http://h\"}");
 	cJSON *same = cJSON_Parse("{\"prefix\":\"/x\",\"pool\":\"p\"}"), *other = cJSON_Parse("{\"prefix\":\"/y\"}");
 	(void)state;
@@ -198,12 +219,13 @@ static void test_ids_cannot_change(void **state)
 
 static void test_api_shows_all_in_force(void **state)
 {
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	cJSON *entry = schema_from_redis(SCHEMA_MAPPING, "/g", "https://generativelanguage.googleapis.com", 41, &faults);
 	(void)state;
 	cJSON *shown = schema_to_api(SCHEMA_MAPPING, entry);
 	char *text = cJSON_PrintUnformatted(shown);
-	assert_string_equal(text, "{\"prefix\":\"/g\",\"target\":\"https://generativelanguage.googleapis.com\",\"dialect\":\"gemini\",\"auth\":\"none\","
+	assert_string_equal(text,
+		"{\"prefix\":\"/g\",\"target\":\"https://generativelanguage.googleapis.com\",\"dialect\":\"gemini\",\"auth\":\"none\","
 		"\"timeout_seconds\":0,\"connect_timeout_seconds\":10,\"reserve_output_tokens\":0,\"max_body_bytes\":0,\"include_usage\":false,"
 		"\"enabled\":true,\"description\":\"\"}");
 	free(text);
@@ -214,7 +236,7 @@ static void test_api_shows_all_in_force(void **state)
 static void test_lenient_reading(void **state)
 {
 	static const char value[] = "{\"target\":\"http://h\",\"prefix\":\"/other\",\"new\":[1],\"pool\":null}";
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	(void)state;
 	cJSON *entry = schema_from_redis(SCHEMA_MAPPING, "/x", value, strlen(value), &faults);
 	assert_non_null(entry);
@@ -231,7 +253,7 @@ static void test_lenient_reading(void **state)
 
 static void test_faults_are_bounded(void **state)
 {
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	(void)state;
 	for (int i = 0; i < 150; i++)
 		faults_add(&faults, "x", "%d", i);
@@ -244,7 +266,7 @@ static void test_faults_are_bounded(void **state)
 
 static void test_sealing(void **state)
 {
-	uint8_t master[32] = { 1 }, other[32] = { 2 };
+	uint8_t master[32] = {1}, other[32] = {2};
 	(void)state;
 	char *one = secrets_seal(master, "id", "pool", "sk-plain"), *two = secrets_seal(master, "id", "pool", "sk-plain");
 	assert_string_not_equal(one, two);

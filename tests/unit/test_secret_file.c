@@ -129,8 +129,7 @@ static void test_bad_file_is_kept(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(test_admin_token, begin), cmocka_unit_test_setup(test_master_key, begin),
-		cmocka_unit_test_setup(test_bad_file_is_kept, begin)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_admin_token, begin),
+		cmocka_unit_test_setup(test_master_key, begin), cmocka_unit_test_setup(test_bad_file_is_kept, begin)};
 	return cmocka_run_group_tests_name("secret_file", tests, enter, leave);
 }

@@ -110,7 +110,8 @@ static void test_precedence(void **state)
 {
 	struct settings s;
 	(void)state;
-	write_file("apiproxy.ini", "[server]\nworkers = 2\ndrain_seconds = 3\nidle_timeout_seconds = 4\n[log]\nlevel=debug\n");
+	write_file("apiproxy.ini",
+		"[server]\nworkers = 2\ndrain_seconds = 3\nidle_timeout_seconds = 4\n[log]\nlevel=debug\n");
 	write_file("other.ini", "[server]\nworkers = 7\n");
 	write_file(".env", "API_PROXY_DRAIN_SECONDS=13\nexport API_PROXY_IDLE_TIMEOUT_SECONDS=14\nPORT=9001\n");
 	assert_int_equal(setenv("API_PROXY_IDLE_TIMEOUT_SECONDS", "24", 1), 0);
@@ -149,7 +150,8 @@ static void test_ini_syntax(void **state)
 {
 	struct settings s;
 	(void)state;
-	write_file("apiproxy.ini", "\xef\xbb\xbf; a comment\n# another\n\n[server] ; main\n"
+	write_file("apiproxy.ini",
+		"\xef\xbb\xbf; a comment\n# another\n\n[server] ; main\n"
 		"\tworkers = 3 ; three\n   drain_seconds: 5\r\n"
 		"data_dir = \"/tmp/a ; b \\\"c\\\" \\\\ \"\n[admin]\ntoken = x#y;z\n[log]\naccess = YES\n");
 	read_good(&s, NULL);
@@ -165,7 +167,8 @@ static void test_dotenv_syntax(void **state)
 {
 	struct settings s;
 	(void)state;
-	write_file(".env", "# comment\nSOMETHING_ELSE=1\nnot a line at all\n  API_PROXY_WORKERS=3 # three\n"
+	write_file(".env",
+		"# comment\nSOMETHING_ELSE=1\nnot a line at all\n  API_PROXY_WORKERS=3 # three\n"
 		"API_PROXY_DATA_DIR='/tmp/a # b'\nADMIN_TOKEN=\"tok;en\"\nexport  API_PROXY_STATS=off\n"
 		"A_NAME_THAT_IS_MUCH_LONGER_THAN_ANY_NAME_THAT_A_PARSER_OF_INI_FILES_WANTS_TO_KEEP=x\n"
 		"API_PROXY_PUBLIC_STATS=\n");
@@ -208,7 +211,9 @@ static void test_long_lines(void **state)
 static void test_error_lines(void **state)
 {
 	(void)state;
-	static const struct { const char *ini, *expected; } cases[] = {
+	static const struct {
+		const char *ini, *expected;
+	} cases[] = {
 		{"[server]\n\nworkers = many\n", "apiproxy.ini:3: server.workers = many: " NUMBER_0_256},
 		{"[server]\nworkers = 257\n", "apiproxy.ini:2: server.workers = 257: " NUMBER_0_256},
 		{"[server]\nworkers = -1\n", "apiproxy.ini:2: server.workers = -1: " NUMBER_0_256},
@@ -228,26 +233,31 @@ static void test_error_lines(void **state)
 			"apiproxy.ini:2: auth.jwt_secret = (hidden): bad value; accepted: at least 32 characters, or nothing"},
 		{"[secrets]\nmaster_key = 0123\n",
 			"apiproxy.ini:2: secrets.master_key = (hidden): bad value; accepted: 64 hex digits, or nothing"},
-		{"[logs]\nlevel = info\n", "apiproxy.ini:2: logs.level = info: unknown section; accepted: "
+		{"[logs]\nlevel = info\n",
+			"apiproxy.ini:2: logs.level = info: unknown section; accepted: "
 			"server, redis, admin, auth, secrets, limits, stats, log, tls, acme, bootstrap"},
-		{"[admins]\nTOKEN = x\n", "apiproxy.ini:2: admins.TOKEN = (hidden): unknown section; accepted: "
+		{"[admins]\nTOKEN = x\n",
+			"apiproxy.ini:2: admins.TOKEN = (hidden): unknown section; accepted: "
 			"server, redis, admin, auth, secrets, limits, stats, log, tls, acme, bootstrap"},
-		{"[logs]\n[log]\nlevel = info\n", "apiproxy.ini:1: [logs]: unknown section; accepted: "
+		{"[logs]\n[log]\nlevel = info\n",
+			"apiproxy.ini:1: [logs]: unknown section; accepted: "
 			"server, redis, admin, auth, secrets, limits, stats, log, tls, acme, bootstrap"},
-		{"[logs]\n", "apiproxy.ini:1: [logs]: unknown section; accepted: "
+		{"[logs]\n",
+			"apiproxy.ini:1: [logs]: unknown section; accepted: "
 			"server, redis, admin, auth, secrets, limits, stats, log, tls, acme, bootstrap"},
 		{"\n[log]\nlevels = info\n",
 			"apiproxy.ini:3: log.levels = info: unknown key; accepted in [log]: level, format, access"},
-		{"[admin]\ntokem = pass\n", "apiproxy.ini:2: admin.tokem = (hidden): unknown key; accepted in [admin]: token"},
-		{"workers = 1\n",
-			"apiproxy.ini:1: workers = 1: a key before the first section; accepted: [section] first"},
+		{"[admin]\ntokem = pass\n",
+			"apiproxy.ini:2: admin.tokem = (hidden): unknown key; accepted in [admin]: token"},
+		{"workers = 1\n", "apiproxy.ini:1: workers = 1: a key before the first section; accepted: [section] first"},
 		{"token = 1\n",
 			"apiproxy.ini:1: token = (hidden): a key before the first section; accepted: [section] first"},
 		{"[server]\nworkers 4\n",
 			"apiproxy.ini:2: workers: malformed line; accepted: [section], or key = value, or key = \"value\""},
 		{"[server]\ndata_dir = \"/tmp\n",
 			"apiproxy.ini:2: data_dir: malformed line; accepted: [section], or key = value, or key = \"value\""},
-		{"[server\n", "apiproxy.ini:1: [server: malformed line; accepted: [section], or key = value, or key = \"value\""},
+		{"[server\n",
+			"apiproxy.ini:1: [server: malformed line; accepted: [section], or key = value, or key = \"value\""},
 		{"[tls]\nenabled = on\n",
 			"apiproxy.ini:2: tls.enabled = on: needs tls.cert and tls.key, or tls.self_signed, or acme.enabled"},
 		{"[tls]\ncert = /etc/passwd\n", "apiproxy.ini:2: tls.cert = /etc/passwd: needs tls.key"},
@@ -302,13 +312,15 @@ static void test_error_lines_of_environment(void **state)
 static void test_listen_addresses(void **state)
 {
 	(void)state;
-	static const struct { const char *text, *host; int port; } good[] = {
-		{"127.0.0.1:8000", "127.0.0.1", 8000}, {"[::]:8000", "::", 8000}, {":8000", "0.0.0.0", 8000},
+	static const struct {
+		const char *text, *host;
+		int port;
+	} good[] = {{"127.0.0.1:8000", "127.0.0.1", 8000}, {"[::]:8000", "::", 8000}, {":8000", "0.0.0.0", 8000},
 		{"8000", "0.0.0.0", 8000}, {"*:80", "0.0.0.0", 80}, {"localhost:65535", "localhost", 65535},
 		{"[::1]:1", "::1", 1}};
 	static const char *const bad[] = {"", "host", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "1.2.3.4:65536",
-		"1.2.3:80", "1.2.3.400:80", "::1:80", "[::1]", "[::1]80", "[1.2.3.4]:80", "a b:80", "x:8o", ":-1", ":+1", ": 1",
-		"-x:80", "a..b:80", "[]:80"};
+		"1.2.3:80", "1.2.3.400:80", "::1:80", "[::1]", "[::1]80", "[1.2.3.4]:80", "a b:80", "x:8o", ":-1", ":+1",
+		": 1", "-x:80", "a..b:80", "[]:80"};
 	struct listen_address address;
 	for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
 		assert_true(settings_parse_listen(good[i].text, &address));
@@ -323,7 +335,10 @@ static void test_listen_addresses(void **state)
 static void test_texts_that_are_checked(void **state)
 {
 	(void)state;
-	static const struct { const char *name, *value; bool good; } cases[] = {
+	static const struct {
+		const char *name, *value;
+		bool good;
+	} cases[] = {
 		{"API_PROXY_CORS_ORIGINS", "*", true},
 		{"API_PROXY_CORS_ORIGINS", "https://a.example, http://localhost:3000", true},
 		{"API_PROXY_CORS_ORIGINS", "https://a.example/", false},
@@ -419,7 +434,8 @@ static void test_print_config(void **state)
 static void test_every_setting_is_shown(void **state)
 {
 	(void)state;
-	static void (*const prints[])(FILE *) = {settings_print_help, settings_print_markdown, settings_print_env_example};
+	static void (*const prints[])(
+		FILE *) = {settings_print_help, settings_print_markdown, settings_print_env_example};
 	for (size_t p = 0; p < sizeof prints / sizeof *prints; p++) {
 		char *text = NULL;
 		size_t length = 0;
@@ -456,7 +472,12 @@ static void test_reload_of_log(void **state)
 static void test_arguments(void **state)
 {
 	(void)state;
-	static const struct { const char *arguments[4]; bool good; enum settings_command command; const char *file; } cases[] = {
+	static const struct {
+		const char *arguments[4];
+		bool good;
+		enum settings_command command;
+		const char *file;
+	} cases[] = {
 		{{NULL}, true, SETTINGS_SERVE, NULL},
 		{{"--check"}, true, SETTINGS_CHECK, NULL},
 		{{"-t", "-c", "x.ini"}, true, SETTINGS_CHECK, "x.ini"},

@@ -145,7 +145,7 @@ static void test_subjects_outlive_their_snapshot(void **state)
 	snapshot_seal(two, set, set);
 	subjects_unref(set);
 	snapshot_unref(one);
-	uint8_t digest[32] = { 0 };
+	uint8_t digest[32] = {0};
 	digest[31] = 1;
 	assert_string_equal(snapshot_client_by_sha256(two, digest)->id, "b");
 	digest[31] = 2;

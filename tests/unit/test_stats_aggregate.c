@@ -103,9 +103,17 @@ static void test_what_is_an_error(void **state)
 		uint8_t flags;
 		bool error;
 	} rows[] = {
-		{200, 0, false}, {404, 0, false}, {429, 0, false}, {500, 0, true}, {502, 0, true}, {599, 0, true},
-		{200, STATS_BROKEN_OFF, true}, {200, STATS_CLIENT_GONE, false}, {0, STATS_CLIENT_GONE, false},
-		{200, STATS_CLIENT_GONE | STATS_BROKEN_OFF, false}, {503, STATS_CLIENT_GONE, true},
+		{200, 0, false},
+		{404, 0, false},
+		{429, 0, false},
+		{500, 0, true},
+		{502, 0, true},
+		{599, 0, true},
+		{200, STATS_BROKEN_OFF, true},
+		{200, STATS_CLIENT_GONE, false},
+		{0, STATS_CLIENT_GONE, false},
+		{200, STATS_CLIENT_GONE | STATS_BROKEN_OFF, false},
+		{503, STATS_CLIENT_GONE, true},
 	};
 	uint64_t errors = 0;
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -136,9 +144,18 @@ static void test_a_mapping_and_a_key(void **state)
 	struct stats_aggregate *a = stats_aggregate_new(s);
 	uint32_t slot = stats_slot_acquire(s, STATS_MAPPING, "/a", NULL);
 	uint32_t key = stats_slot_acquire(s, STATS_KEY, "k", "pool");
-	end(s, (struct stats_event){.slot = slot, .status = 200, .duration_us = 1500, .first_byte_us = 900, .bytes_in = 7,
-				    .bytes_out = 9, .input_tokens = 3, .output_tokens = 4, .overhead_us = 10});
-	end(s, (struct stats_event){.slot = slot, .status = 429, .problem = PROBLEM_QUEUE_FULL, .duration_us = 900000000});
+	end(s,
+		(struct stats_event){.slot = slot,
+			.status = 200,
+			.duration_us = 1500,
+			.first_byte_us = 900,
+			.bytes_in = 7,
+			.bytes_out = 9,
+			.input_tokens = 3,
+			.output_tokens = 4,
+			.overhead_us = 10});
+	end(s,
+		(struct stats_event){.slot = slot, .status = 429, .problem = PROBLEM_QUEUE_FULL, .duration_us = 900000000});
 	end(s, (struct stats_event){.slot = slot, .flags = STATS_CLIENT_GONE | STATS_QUEUED, .queue_wait_us = 0});
 	stats_attempt(stats_ring(s, 0), &(struct stats_event){.kind = STATS_ATTEMPT, .slot = key, .status = 401});
 	stats_attempt(stats_ring(s, 0), &(struct stats_event){.kind = STATS_ATTEMPT, .slot = key});
@@ -200,7 +217,11 @@ static void test_report_goes_through_json_and_adds_up(void **state)
 	stats_slot_acquire(s, STATS_MAPPING, "/never", NULL);
 	struct stats_report one, other;
 	for (int i = 1; i <= 100; i++)
-		end(s, (struct stats_event){.slot = slot, .status = i > 90 ? 500 : 200, .duration_us = (uint64_t)i * 1000, .bytes_in = 2});
+		end(s,
+			(struct stats_event){.slot = slot,
+				.status = i > 90 ? 500 : 200,
+				.duration_us = (uint64_t)i * 1000,
+				.bytes_in = 2});
 	stats_begin(stats_ring(s, 0), busy);
 	stats_report_collect(a, &one);
 	assert_int_equal(one.endpoint_count, 2);
@@ -237,15 +258,16 @@ static void test_foreign_reports_are_checked(void **state)
 {
 	(void)state;
 	struct stats_report r;
-	const char *bad[] = {"", "x", "[]", "{}", "{\"recent\":{\"latency\":\"\"}}", "{\"recent\":{\"latency\":\"q\"},\"endpoints\":[]}",
-			     "{\"recent\":{\"latency\":\"\"},\"endpoints\":[{}]}",
-			     "{\"recent\":{\"latency\":\"\"},\"endpoints\":[{\"prefix\":\"/a\"}]}",
-			     "{\"recent\":{\"latency\":\"\"},\"endpoints\":[{\"prefix\":\"/a\",\"recent\":{\"latency\":5}}]}"};
+	const char *bad[] = {"", "x", "[]", "{}", "{\"recent\":{\"latency\":\"\"}}",
+		"{\"recent\":{\"latency\":\"q\"},\"endpoints\":[]}", "{\"recent\":{\"latency\":\"\"},\"endpoints\":[{}]}",
+		"{\"recent\":{\"latency\":\"\"},\"endpoints\":[{\"prefix\":\"/a\"}]}",
+		"{\"recent\":{\"latency\":\"\"},\"endpoints\":[{\"prefix\":\"/a\",\"recent\":{\"latency\":5}}]}"};
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
 		if (stats_report_from_json(&r, bad[i]))
 			fail_msg("%s was taken", bad[i]);
-	assert_true(stats_report_from_json(&r, "{\"recent\":{\"latency\":\"1:2\",\"requests\":-5,\"errors\":1e300},\"endpoints\":[],"
-					       "\"history\":[[1],5,{},null],\"memory_bytes\":\"x\",\"new\":{}}"));
+	assert_true(stats_report_from_json(&r,
+		"{\"recent\":{\"latency\":\"1:2\",\"requests\":-5,\"errors\":1e300},\"endpoints\":[],"
+		"\"history\":[[1],5,{},null],\"memory_bytes\":\"x\",\"new\":{}}"));
 	assert_int_equal(r.recent.requests, 0);
 	assert_int_equal(r.recent.errors, 0);
 	assert_int_equal(r.history[0].figures.requests, 1);

@@ -103,7 +103,9 @@ static long long ask(const char *command)
 	assert_non_null(c);
 	redisReply *reply = redisCommand(c, command);
 	assert_non_null(reply);
-	long long value = reply->type == REDIS_REPLY_STRING ? atoll(reply->str) : reply->type == REDIS_REPLY_INTEGER ? reply->integer : -1;
+	long long value = reply->type == REDIS_REPLY_STRING ? atoll(reply->str) :
+		reply->type == REDIS_REPLY_INTEGER              ? reply->integer :
+														  -1;
 	freeReplyObject(reply);
 	redisFree(c);
 	return value;
@@ -122,8 +124,8 @@ static int start_server(void **state)
 	server = fork();
 	if (server == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", socket_path, "--save", "", "--dir", directory,
-		       "--logfile", "redis.log", (char *)NULL);
+		execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", socket_path, "--save", "", "--dir",
+			directory, "--logfile", "redis.log", (char *)NULL);
 		_exit(127);
 	}
 	for (int i = 0; i < 200 && access(socket_path, F_OK) != 0; i++)
@@ -267,7 +269,8 @@ static void requests(struct node *n, int count)
 {
 	for (int i = 0; i < count; i++) {
 		stats_begin(stats_ring(n->stats, 0), 1);
-		stats_end(stats_ring(n->stats, 0), &(struct stats_event){.kind = STATS_REQUEST, .slot = 1, .status = 200, .duration_us = 1000});
+		stats_end(stats_ring(n->stats, 0),
+			&(struct stats_event){.kind = STATS_REQUEST, .slot = 1, .status = 200, .duration_us = 1000});
 	}
 }
 

@@ -28,7 +28,8 @@ static void test_bootstraps_from_a_file(void **state)
 	char path[128];
 	(void)state;
 	snprintf(path, sizeof(path), "%s/bootstrap.json", redis.directory);
-	write_file(path, "{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"http://h\"}],"
+	write_file(path,
+		"{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"http://h\"}],"
 		"\"keys\":[{\"id\":\"k\",\"pool\":\"p\",\"key\":\"vendor-secret-1\"}],"
 		"\"clients\":[{\"id\":\"c\",\"key_sha256\":\"00112233445566778899AABBCCDDEEFF00112233445566778899aabbccddeeff\"}],"
 		"\"users\":[{\"username\":\"u\",\"password\":\"pw\"}]}");
@@ -43,7 +44,8 @@ static void test_bootstraps_from_a_file(void **state)
 	store_free(s);
 
 	redis_fixture_do(&redis, "FLUSHALL");
-	write_file(path, "{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"nonsense\"}],\"clients\":[{\"id\":\"x\",\"rpm\":-1}]}");
+	write_file(path,
+		"{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"nonsense\"}],\"clients\":[{\"id\":\"x\",\"rpm\":-1}]}");
 	s = new_store(path);
 	size_t before = count_in_journal("bootstrap: ");
 	assert_false(is_routed(s, "/a"));
@@ -63,10 +65,12 @@ static void test_mappings(void **state)
 	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:mappings /x"), "http://h:1");
 	assert_true(is_routed(s, "/x/y"));
 	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h:2\"}"), STORE_EXISTS);
-	assert_int_equal(update(s, SCHEMA_MAPPING, "/x", "{\"queue\":{\"rate_per_second\":0.5},\"timeout_seconds\":2}"), STORE_OK);
+	assert_int_equal(update(s, SCHEMA_MAPPING, "/x", "{\"queue\":{\"rate_per_second\":0.5},\"timeout_seconds\":2}"),
+		STORE_OK);
 	assert_said("\"target\":\"http://h:1\"");
 	assert_said("\"capacity\":20");
-	assert_int_equal(update(s, SCHEMA_MAPPING, "/x", "{\"queue\":{\"capacity\":3},\"timeout_seconds\":null}"), STORE_OK);
+	assert_int_equal(update(s, SCHEMA_MAPPING, "/x", "{\"queue\":{\"capacity\":3},\"timeout_seconds\":null}"),
+		STORE_OK);
 	assert_said("\"rate_per_second\":0.5");
 	assert_said("\"capacity\":3");
 	assert_said("\"timeout_seconds\":0");
@@ -100,8 +104,8 @@ static void test_notices_raw_changes_and_skips_bad_ones(void **state)
 	struct snapshot *one = refresh(s), *two = refresh(s);
 	assert_ptr_equal(one, two);
 	size_t told = count_in_journal("/bad: skipped: target: ");
-	redis_fixture_do(&redis, "HSET apiproxy:mappings /raw %s /bad ftp://x /json %s",
-		"https://example.com/v1", "{\"target\":\"http://h\",\"timeout_seconds\":1.5,\"from_the_future\":{}}");
+	redis_fixture_do(&redis, "HSET apiproxy:mappings /raw %s /bad ftp://x /json %s", "https://example.com/v1",
+		"{\"target\":\"http://h\",\"timeout_seconds\":1.5,\"from_the_future\":{}}");
 	struct snapshot *three = refresh(s);
 	assert_ptr_not_equal(two, three);
 	assert_string_equal(route(three, "/raw/a")->target.base_path, "/v1");
@@ -129,11 +133,13 @@ static void test_keys_are_sealed(void **state)
 	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k1\",\"pool\":\"p\",\"weight\":0}"), STORE_INVALID);
 	assert_said("weight: must be a whole number from 1");
 	assert_said("key: is required");
-	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k1\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"), STORE_OK);
+	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k1\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"),
+		STORE_OK);
 	assert_said("\"key_hint\":\"…7890\"");
 	assert_not_said("sk-vendor");
 	assert_null(strstr(redis_fixture_do(&redis, "HGET apiproxy:keys k1"), "sk-vendor"));
-	assert_int_equal(update(s, SCHEMA_KEY, "k1", "{\"pool\":\"q\",\"weight\":5,\"key_hint\":\"sent back\"}"), STORE_OK);
+	assert_int_equal(update(s, SCHEMA_KEY, "k1", "{\"pool\":\"q\",\"weight\":5,\"key_hint\":\"sent back\"}"),
+		STORE_OK);
 	struct snapshot *snapshot = refresh(s);
 	assert_null(snapshot_pool(snapshot, "p"));
 	assert_string_equal(snapshot_pool(snapshot, "q")->keys[0]->secret, "sk-vendor-1234567890");
@@ -146,7 +152,8 @@ static void test_keys_are_sealed(void **state)
 
 static void test_plain_key_in_redis_is_sealed_in_place(void **state)
 {
-	redis_fixture_do(&redis, "HSET apiproxy:keys raw %s", "{\"pool\":\"p\",\"key\":\"sk-plain-text-key\",\"Key\":1,\"later\":2}");
+	redis_fixture_do(&redis, "HSET apiproxy:keys raw %s",
+		"{\"pool\":\"p\",\"key\":\"sk-plain-text-key\",\"Key\":1,\"later\":2}");
 	struct snapshot *snapshot = refresh(*state);
 	assert_string_equal(snapshot_pool(snapshot, "p")->keys[0]->secret, "sk-plain-text-key");
 	snapshot_unref(snapshot);
@@ -158,9 +165,10 @@ static void test_plain_key_in_redis_is_sealed_in_place(void **state)
 
 static void test_wrong_master_key(void **state)
 {
-	assert_int_equal(create(*state, SCHEMA_KEY, "{\"id\":\"mine\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"), STORE_OK);
+	assert_int_equal(create(*state, SCHEMA_KEY, "{\"id\":\"mine\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"),
+		STORE_OK);
 	char *before = strdup(redis_fixture_do(&redis, "HGET apiproxy:keys mine"));
-	struct store_options options = { .address = &redis.address };
+	struct store_options options = {.address = &redis.address};
 	struct store *other = store_new(&options);
 	size_t told = count_in_journal("mine: left as it is, unused");
 	struct snapshot *snapshot = refresh(other);
@@ -196,7 +204,10 @@ static void test_clients(void **state)
 {
 	struct store *s = *state;
 	char first[64], second[64];
-	assert_int_equal(create(s, SCHEMA_CLIENT, "{\"id\":\"c1\",\"name\":\"Ann\",\"rpm\":5,\"mappings\":[\"/x\"],\"expires_at\":\"2030-01-01T00:00:00Z\"}"), STORE_OK);
+	assert_int_equal(
+		create(s, SCHEMA_CLIENT,
+			"{\"id\":\"c1\",\"name\":\"Ann\",\"rpm\":5,\"mappings\":[\"/x\"],\"expires_at\":\"2030-01-01T00:00:00Z\"}"),
+		STORE_OK);
 	key_from_said(first);
 	assert_not_said("sha256");
 	assert_int_equal(create(s, SCHEMA_CLIENT, "{\"id\":\"c1\"}"), STORE_EXISTS);
@@ -250,7 +261,8 @@ static void test_users(void **state)
 	struct store *s = *state;
 	assert_int_equal(create(s, SCHEMA_USER, "{\"username\":\"ann@example.com\"}"), STORE_INVALID);
 	assert_said("password: is required");
-	assert_int_equal(create(s, SCHEMA_USER, "{\"username\":\"ann@example.com\",\"password\":\"secret\",\"rpm\":1}"), STORE_OK);
+	assert_int_equal(create(s, SCHEMA_USER, "{\"username\":\"ann@example.com\",\"password\":\"secret\",\"rpm\":1}"),
+		STORE_OK);
 	assert_not_said("secret");
 	assert_not_said("$y$");
 	assert_null(strstr(redis_fixture_do(&redis, "HGET apiproxy:users ann@example.com"), "secret"));
@@ -268,10 +280,14 @@ static void test_users(void **state)
 static void test_replaces_all_or_nothing(void **state)
 {
 	struct store *s = *state;
-	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"), STORE_OK);
+	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"),
+		STORE_OK);
 	assert_int_equal(create(s, SCHEMA_USER, "{\"username\":\"u\",\"password\":\"pw\"}"), STORE_OK);
-	assert_int_equal(replace(s, "{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"http://h\"},{\"prefix\":\"/a\",\"target\":\"x\",\"queue\":{\"capacity\":\"no\"}}],"
-		"\"keys\":[{\"id\":\"new\",\"pool\":\"p\"}],\"clients\":[],\"surprise\":1}"), STORE_INVALID);
+	assert_int_equal(
+		replace(s,
+			"{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"http://h\"},{\"prefix\":\"/a\",\"target\":\"x\",\"queue\":{\"capacity\":\"no\"}}],"
+			"\"keys\":[{\"id\":\"new\",\"pool\":\"p\"}],\"clients\":[],\"surprise\":1}"),
+		STORE_INVALID);
 	assert_said("users: is required");
 	assert_said("surprise: is not a known field");
 	assert_said("mappings[1].target: must start with");
@@ -280,8 +296,11 @@ static void test_replaces_all_or_nothing(void **state)
 	assert_said("keys[0].key: is required");
 	assert_true(is_routed(s, "/openai"));
 
-	assert_int_equal(replace(s, "{\"mappings\":[{\"prefix\":\"/b\",\"target\":\"http://h\"},{\"prefix\":\"/a\",\"target\":\"http://h\"}],"
-		"\"keys\":[{\"id\":\"k\",\"pool\":\"other\"}],\"clients\":[{\"id\":\"c\"}],\"users\":[{\"username\":\"u\",\"rpm\":4}]}"), STORE_OK);
+	assert_int_equal(
+		replace(s,
+			"{\"mappings\":[{\"prefix\":\"/b\",\"target\":\"http://h\"},{\"prefix\":\"/a\",\"target\":\"http://h\"}],"
+			"\"keys\":[{\"id\":\"k\",\"pool\":\"other\"}],\"clients\":[{\"id\":\"c\"}],\"users\":[{\"username\":\"u\",\"rpm\":4}]}"),
+		STORE_OK);
 	char key[64];
 	key_from_said(key);
 	assert_true(strstr(said, "\"/a\"") < strstr(said, "\"/b\""));
@@ -292,7 +311,7 @@ static void test_replaces_all_or_nothing(void **state)
 	assert_string_equal(client_of(snapshot, key)->id, "c");
 	snapshot_unref(snapshot);
 
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	cJSON *document, *result;
 	assert_int_equal(store_export(s, &document, &faults), STORE_OK);
 	assert_int_equal(store_replace_all(s, document, &result, &faults), STORE_OK);
@@ -303,7 +322,9 @@ static void test_replaces_all_or_nothing(void **state)
 	assert_string_equal(client_of(snapshot, key)->id, "c");
 	snapshot_unref(snapshot);
 	assert_int_equal(replace(s, "{\"mappings\":[],\"keys\":[],\"clients\":[],\"users\":[]}"), STORE_OK);
-	assert_string_equal(redis_fixture_do(&redis, "EXISTS apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users"), "0");
+	assert_string_equal(redis_fixture_do(&redis,
+							"EXISTS apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users"),
+		"0");
 	assert_false(is_routed(s, "/a"));
 }
 

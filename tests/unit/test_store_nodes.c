@@ -8,12 +8,13 @@ static void test_redis_that_comes_back_empty(void **state)
 {
 	struct store *s = *state;
 	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
-	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"), STORE_OK);
+	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"),
+		STORE_OK);
 	struct snapshot *before = refresh(s);
 	size_t told = count_in_journal("Redis came back empty");
 	redis_fixture_kill(&redis);
 
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	struct snapshot *away;
 	assert_int_equal(store_refresh(s, &away, &faults), STORE_UNAVAILABLE);
 	assert_ptr_equal(away, before);
@@ -43,7 +44,8 @@ static void test_hung_redis(void **state)
 	assert_true(is_routed(*state, "/openai"));
 	kill(redis.pid, SIGSTOP);
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	assert_int_equal(create(*state, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_UNAVAILABLE);
+	assert_int_equal(create(*state, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"),
+		STORE_UNAVAILABLE);
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	kill(redis.pid, SIGCONT);
 	assert_true(end.tv_sec - start.tv_sec < 4);
@@ -61,7 +63,7 @@ static void *race_to_create(void *argument)
 {
 	struct race *race = argument;
 	for (int i = 0; i < 20; i++) {
-		struct faults faults = { 0 };
+		struct faults faults = {0};
 		cJSON *object, *input = cJSON_CreateObject();
 		char id[32];
 		snprintf(id, sizeof(id), "c%d", i);
@@ -81,7 +83,7 @@ static void *race_to_create(void *argument)
 static void test_nodes_race(void **state)
 {
 	(void)state;
-	struct race races[3] = { { .number = 0 } };
+	struct race races[3] = {{.number = 0}};
 	pthread_t threads[3];
 	for (int i = 0; i < 3; i++) {
 		races[i].store = new_store(NULL);
@@ -123,7 +125,9 @@ static void test_a_hundred_thousand_clients(void **state)
 	enum { COUNT = 100000 };
 	is_routed(*state, "/x");
 	for (int i = 0; i < COUNT; i++)
-		redisAppendCommand(redis.cli, "HSET apiproxy:clients %032x%032x {\"id\":\"client-%d\",\"name\":\"n\",\"rpm\":%d,\"input_tpm\":100000,\"mappings\":[\"/openai\"]}", i, i, i, i);
+		redisAppendCommand(redis.cli,
+			"HSET apiproxy:clients %032x%032x {\"id\":\"client-%d\",\"name\":\"n\",\"rpm\":%d,\"input_tpm\":100000,\"mappings\":[\"/openai\"]}",
+			i, i, i, i);
 	for (int i = 0; i < COUNT; i++) {
 		void *reply;
 		assert_int_equal(redisGetReply(redis.cli, &reply), REDIS_OK);

@@ -61,11 +61,11 @@ static void wait_until(struct node *node, const char *path, bool wanted, int64_t
 
 static void node_start(struct node *node)
 {
-	struct store_options options = { .address = &redis.address };
+	struct store_options options = {.address = &redis.address};
 	memset(node, 0, sizeof(*node));
 	pthread_mutex_init(&node->mutex, NULL);
 	node->store = store_new(&options);
-	node->watcher = watcher_new(node->store, &redis.address, (struct watcher_sink){ take, node });
+	node->watcher = watcher_new(node->store, &redis.address, (struct watcher_sink){take, node});
 }
 
 static void node_stop(struct node *node)
@@ -99,7 +99,7 @@ static int tear_down(void **state)
 
 static void create_mapping(struct node *node, const char *json)
 {
-	struct faults faults = { 0 };
+	struct faults faults = {0};
 	cJSON *input = cJSON_Parse(json), *object;
 	assert_int_equal(store_create(node->store, SCHEMA_MAPPING, input, &object, &faults), STORE_OK);
 	cJSON_Delete(input);
