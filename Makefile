@@ -119,7 +119,7 @@ browser: all $(VENV)/.installed ## run the tests of the pages in Chromium
 asan: $(VENV)/.installed ## unit and end-to-end tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory BUILD=build-asan CFLAGS="-O1 -g -fno-omit-frame-pointer" \
 		SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined" all unit
-	@scripts/run-pytest.sh asan build-asan/apiproxy tests/e2e -m "not timing"
+	@scripts/run-pytest.sh asan build-asan/apiproxy tests/e2e -m "not timing and not slow"
 
 # ThreadSanitizer wants its own places in memory, which a randomised layout may have taken.
 tsan: $(VENV)/.installed ## unit tests and the concurrency tests under ThreadSanitizer
