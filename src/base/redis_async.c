@@ -248,6 +248,7 @@ static struct call *format_call(const struct redis_async_script *script, const s
 	p += put_part(p, count, buf_digits(count, key_count));
 	for (size_t i = 0; i < part_count; i++)
 		p += put_part(p, parts[i].data, parts[i].length);
+	*p = 0; /* hiredis looks for its marks with strchr() */
 	c->length = (size_t)(p - c->bytes);
 	c->script = script;
 	return c;

@@ -87,7 +87,9 @@ const struct subject *identity_token_verify(const struct snapshot *s, const char
 	const struct subject *user = NULL;
 	const char *secret = snapshot_jwt_secret(s);
 	jwt_t *jwt = NULL;
-	char *text = is_compact(token, length) && *secret ? strndup(token, length) : NULL;
+	char *text = is_compact(token, length) && *secret ? malloc(length + 1) : NULL;
+	if (text)
+		*(char *)mempcpy(text, token, length) = 0;
 	if (text && jwt_decode(&jwt, text, (const unsigned char *)secret, (int)strlen(secret)) == 0)
 		user = user_of(s, jwt, now_ms, expires_at);
 	jwt_free(jwt);
