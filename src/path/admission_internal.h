@@ -71,6 +71,7 @@ struct admission_pool {        /* item name: the pool's */
 struct admission_place {       /* what a waiter's admission brought into the line */
 	struct admission_place *next, *previous;
 	struct admission *owner;   /* whose timer it is */
+	struct admission_place *owned_next, **owned_link; /* owner->places, also when dropped */
 	struct admission_line *line;
 	struct loop_timer due;
 	uint64_t due_ms;           /* loop time; UINT64_MAX: no start before the waiter's patience ends */
@@ -133,6 +134,7 @@ struct admission {
 	int64_t redis_offset_ms;   /* Redis' clock less loop_now_ms() */
 	struct admission_table leases;
 	struct admission_lease *lease_first, *lease_last;
+	struct admission_place *places; /* whose timers are this worker's; the node's lock guards it */
 	struct loop_timer renew;
 };
 
@@ -250,6 +252,7 @@ void admission_ticket_mark_tried(struct admission_ticket *t, size_t key);
 double admission_queue_behind(struct admission_ticket *t);
 /* Puts the ticket into the line with the start it got (delay_ms < 0: none). */
 void admission_queue_join(struct admission_ticket *t, int64_t delay_ms, double start, bool local);
+void admission_queue_fini(struct admission *a);
 void admission_queue_leave(struct admission_ticket *t);
 /* Local mode: delay of the next start; lock held. Takes it where take. */
 uint64_t admission_queue_next_locked(struct admission_line *line, const struct mapping *m, uint64_t now_ms, bool take);

@@ -111,5 +111,6 @@ void admission_free(struct admission *a)
 	if (a->up)
 		atomic_fetch_add(&a->node->up_count, -1u);
 	admission_lease_fini(a);
+	admission_queue_fini(a);
 	loop_free_later(a->loop, a);
 }

@@ -114,6 +114,39 @@ static void insert_place(struct admission_line *line, struct admission_place *p)
 	line->place_count++;
 }
 
+/* Lock held. */
+static void own(struct admission *a, struct admission_place *p)
+{
+	p->owned_next = a->places;
+	p->owned_link = &a->places;
+	if (a->places)
+		a->places->owned_link = &p->owned_next;
+	a->places = p;
+}
+
+/* Lock held; the place is the caller's to free then. */
+static void disown(struct admission_place *p)
+{
+	*p->owned_link = p->owned_next;
+	if (p->owned_next)
+		p->owned_next->owned_link = p->owned_link;
+}
+
+/* What still waits for its time when the worker ends. */
+void admission_queue_fini(struct admission *a)
+{
+	struct admission_place *p;
+	pthread_mutex_lock(&a->node->lock);
+	while ((p = a->places)) {
+		disown(p);
+		if (!p->dropped)
+			unlink_place(p);
+		loop_timer_cancel(a->loop, &p->due);
+		free(p);
+	}
+	pthread_mutex_unlock(&a->node->lock);
+}
+
 /* ---- calling ---- */
 
 static void on_called(void *argument);
@@ -154,6 +187,7 @@ static void on_start(struct loop_timer *timer)
 		call_first(p->line);
 		unlink_place(p);
 	}
+	disown(p);
 	pthread_mutex_unlock(&p->owner->node->lock);
 	loop_free_later(p->owner->loop, p);
 }
@@ -201,6 +235,7 @@ void admission_queue_join(struct admission_ticket *t, int64_t delay_ms, double s
 	struct admission_line *line = admission_queue_line_locked(a->node, t->mapping);
 	insert_waiter(line, w);
 	insert_place(line, p);
+	own(a, p);
 	pthread_mutex_unlock(&a->node->lock);
 	if (delay_ms >= 0)
 		loop_timer_set(a->loop, &p->due, p->due_ms);
@@ -236,6 +271,8 @@ void admission_queue_leave(struct admission_ticket *t)
 	double start = p ? p->start : 0;
 	if (p)
 		memcpy(name, p->name, sizeof name);
+	if (mine)
+		disown(p);
 	pthread_mutex_unlock(&a->node->lock);
 	if (!called)
 		free(w);
