@@ -23,8 +23,12 @@ struct connector {
 	size_t watch_capacity;
 };
 
+/* libcurl may close a socket before it says so, and its number is somebody else's then: what is watched is
+ * a duplicate. */
 struct socket_watch {
-	struct loop_watch watch;
+	struct loop_watch watch; /* of the duplicate */
+	int fd;                  /* libcurl's */
+	int own_fd;
 	struct connector *connector;
 };
 
@@ -32,15 +36,15 @@ static void collect(struct connector *c);
 
 static void on_socket_ready(struct loop_watch *w, uint32_t events)
 {
-	struct connector *c = container_of(w, struct socket_watch, watch)->connector;
+	struct socket_watch *s = container_of(w, struct socket_watch, watch);
+	struct connector *c = s->connector;
 	int action = (events & EPOLLIN ? CURL_CSELECT_IN : 0) | (events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
 		(events & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
 	int running;
-	curl_multi_socket_action(c->multi, w->fd, action, &running);
+	curl_multi_socket_action(c->multi, s->fd, action, &running);
 	collect(c);
 }
 
-/* libcurl may close a socket before it says that it is done with it. */
 static void forget(struct connector *c, curl_socket_t fd)
 {
 	struct socket_watch *s = (size_t)fd < c->watch_capacity ? c->watches[fd] : NULL;
@@ -48,6 +52,8 @@ static void forget(struct connector *c, curl_socket_t fd)
 		return;
 	c->watches[fd] = NULL;
 	loop_unwatch(c->loop, &s->watch);
+	if (s->own_fd >= 0)
+		close(s->own_fd);
 	loop_free_later(c->loop, s);
 }
 
@@ -70,6 +76,8 @@ static struct socket_watch *watch_of(struct connector *c, curl_socket_t fd)
 		struct socket_watch *s = c->watches[fd] = check_calloc(1, sizeof *s);
 		s->watch = (struct loop_watch){.fd = -1, .on_event = on_socket_ready};
 		s->connector = c;
+		s->fd = fd;
+		s->own_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	}
 	return c->watches[fd];
 }
@@ -85,7 +93,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *p
 	}
 	struct socket_watch *s = watch_of(c, fd);
 	uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
-	return loop_watch_level(c->loop, &s->watch, fd, events) ? 0 : -1;
+	return s->own_fd >= 0 && loop_watch_level(c->loop, &s->watch, s->own_fd, events) ? 0 : -1;
 }
 
 static void on_timer_due(struct loop_timer *t)
