@@ -14,7 +14,7 @@ struct subjects;
 #define STORE_MARKER "apiproxy:bootstrapped"
 #define STORE_JWT_SECRET "apiproxy:jwt_secret"
 
-enum { STORE_DEADLINE_MS = 1000 }; /* for each wait; loads and whole configurations have more */
+enum { STORE_DEADLINE_MS = 500 }; /* for each wait; loads and whole configurations have more */
 
 struct image_entry {
 	char *field, *value; /* a NUL follows each */
