@@ -525,6 +525,7 @@ static void release(struct exchange *ex)
 {
 	struct plane *p = ex->plane;
 	exchange_drop_upstream(ex, false); /* a whole answer has given it back already */
+	exchange_drop_aside(ex);
 	loop_timer_cancel(p->loop, &ex->deadline);
 	loop_timer_cancel(p->loop, &ex->patience);
 	relay_free(&ex->up);

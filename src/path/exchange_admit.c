@@ -217,7 +217,7 @@ void exchange_report_key(struct exchange *ex, const struct http_head *answer)
 		retry_after_ms(answer));
 }
 
-/* The answer that failed waits in ex->partial: it is the client's if no key is left. */
+/* The answer that failed waits in ex->partial, if there was one. */
 static void ask_next_key(struct exchange *ex)
 {
 	struct managed *m = ex->managed;
@@ -234,6 +234,45 @@ static void ask_next_key(struct exchange *ex)
 	m->decided = admission_next_key(&m->admission, admission_outcome_of_status(status), status, retry_ms);
 }
 
+void exchange_drop_aside(struct exchange *ex)
+{
+	struct managed *m = ex->managed;
+	if (!m || !m->aside)
+		return;
+	upstream_close(ex->plane->upstreams, m->aside);
+	m->aside = NULL;
+	buf_free(&m->aside_read);
+}
+
+/* The next key may get no answer at all: then this one is the last. It is read no further meanwhile. */
+static void set_aside(struct exchange *ex)
+{
+	struct managed *m = ex->managed;
+	if (!buf_length(&ex->partial))
+		return;
+	exchange_drop_aside(ex);
+	m->aside = ex->upstream;
+	m->aside_read = ex->partial;
+	ex->upstream = NULL;
+	ex->partial = (struct buf){0};
+}
+
+/* Of the request it gets no more: it had answered before the end of it. */
+static bool take_back(struct exchange *ex)
+{
+	struct managed *m = ex->managed;
+	if (!m->aside)
+		return false;
+	exchange_drop_upstream(ex, false);
+	buf_free(&ex->up.pending);
+	ex->up_failed = true;
+	ex->upstream = m->aside;
+	ex->partial = m->aside_read;
+	m->aside = NULL;
+	m->aside_read = (struct buf){0};
+	return true;
+}
+
 enum step step_next_key(struct exchange *ex)
 {
 	struct managed *m = ex->managed;
@@ -244,10 +283,11 @@ enum step step_next_key(struct exchange *ex)
 	m->asked = false;
 	if (m->admission.problem == PROBLEM_NONE) {
 		m->attempt_us = loop_now_us();
+		set_aside(ex);
 		return exchange_retry(ex);
 	}
 	m->no_more_keys = m->reported = true;
-	if (buf_length(&ex->partial)) {
+	if (buf_length(&ex->partial) || take_back(ex)) {
 		ex->reconsider = true;
 		return STEP_RELAY;
 	}

@@ -139,6 +139,7 @@ static enum step begin_answer(struct exchange *ex, const struct http_head *head)
 	if (!ex->internal && !ex->tunnel && (ex->plane->settings->stats_enabled || ex->managed))
 		ex->tap = usage_tap_new(value_of(head, HTTP_CONTENT_TYPE), value_of(head, HTTP_CONTENT_ENCODING));
 	exchange_report_key(ex, head);
+	exchange_drop_aside(ex);
 	ex->began = true;
 	ex->status = head->status;
 	forget_request(ex);

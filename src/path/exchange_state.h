@@ -48,6 +48,8 @@ struct managed {
 	bool settled;
 	bool reported;                   /* this attempt's outcome was told */
 	bool no_more_keys;               /* what comes now is final */
+	struct upstream *aside;          /* an earlier key's answer that failed: the client's if no later key answers */
+	struct buf aside_read;           /* what was read of it; the rest waits, unread, on its connection */
 	struct usage_request request;
 	bool asked;                      /* admission_next_key was called for this attempt */
 	bool in_line;                    /* counted in the queue's length */
@@ -141,6 +143,7 @@ enum step step_admit(struct exchange *ex);
 enum step step_next_key(struct exchange *ex);
 bool exchange_should_fail_over(struct exchange *ex, unsigned status); /* 0: connection failure */
 void exchange_report_key(struct exchange *ex, const struct http_head *answer);
+void exchange_drop_aside(struct exchange *ex);
 void exchange_settle_admission(struct exchange *ex, const struct usage *usage);
 bool exchange_admission_fields(struct exchange *ex, struct buf *out) __attribute__((warn_unused_result));
 
