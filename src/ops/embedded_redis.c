@@ -44,6 +44,8 @@ enum {
 	BACKOFF_FIRST_MS = 100,
 	BACKOFF_LAST_MS = 5000,
 	STABLE_MS = 10000, /* has run so long: the next restart is at once again */
+	PING_EVERY_MS = 1000,
+	SILENT_PINGS_MAX = 5, /* with the second that each waits: 10 s, longer than a slow disk holds it up */
 	LOG_FILE_BYTES = 4 << 20,
 };
 
@@ -210,7 +212,7 @@ static bool start_child(struct embedded_redis *r)
 	return ok;
 }
 
-enum ping { PING_SILENT, PING_LOADING, PING_GOOD };
+enum ping { PING_SILENT, PING_LOADING, PING_ERROR, PING_GOOD };
 
 static enum ping ping(const struct embedded_redis *r)
 {
@@ -220,8 +222,8 @@ static enum ping ping(const struct embedded_redis *r)
 		redisReply *reply = redisCommand(context, "PING");
 		if (reply && reply->type == REDIS_REPLY_STATUS)
 			result = PING_GOOD;
-		else if (reply && reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "LOADING", 7) == 0)
-			result = PING_LOADING;
+		else if (reply && reply->type == REDIS_REPLY_ERROR)
+			result = strncmp(reply->str, "LOADING", 7) == 0 ? PING_LOADING : PING_ERROR;
 		if (reply)
 			freeReplyObject(reply);
 	}
@@ -297,13 +299,36 @@ static bool pause_before_restart(struct embedded_redis *r, int pause_ms)
 	return events == 0;
 }
 
+/* Until the child has ended, by itself or, because it was silent for too long, by us. False: the end of
+ * both was asked for. Unanswered pings are counted, not seconds: a machine that was suspended goes on
+ * where it was. */
+static bool wait_for_end(struct embedded_redis *r, int *status)
+{
+	for (int silent = 0;;) {
+		switch (child_wait(&r->child, r->stop_fd, PING_EVERY_MS, status)) {
+		case CHILD_ENDED:
+			return true;
+		case CHILD_STOP_ASKED:
+			return false;
+		case CHILD_TIMEOUT:
+			break;
+		}
+		silent = ping(r) == PING_SILENT ? silent + 1 : 0;
+		if (silent == SILENT_PINGS_MAX) {
+			journal_add(MODULE, "the embedded redis-server has not answered for %d s", 2 * SILENT_PINGS_MAX);
+			kill(r->child.pid, SIGKILL);
+			return child_wait(&r->child, -1, -1, status) == CHILD_ENDED;
+		}
+	}
+}
+
 /* Runs it until the end is asked for. */
 static void keep_alive(struct embedded_redis *r)
 {
 	for (int pause_ms = 0;;) {
 		int64_t started = now_ms();
 		int status = 0;
-		if (r->child.pid && child_wait(&r->child, r->stop_fd, -1, &status) == CHILD_STOP_ASKED)
+		if (r->child.pid && !wait_for_end(r, &status))
 			break;
 		if (atomic_exchange(&r->pid, 0)) {
 			char *text = child_describe_status(status);

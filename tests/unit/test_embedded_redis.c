@@ -129,6 +129,13 @@ static void test_lock(void **state)
 	embedded_redis_stop(r);
 }
 
+static void wait_for_another(const struct embedded_redis *r, int pid, int seconds)
+{
+	for (int i = 0; i < seconds * 100 && (embedded_redis_pid(r) == pid || !embedded_redis_pid(r)); i++)
+		poll(NULL, 0, 10);
+	assert_true(embedded_redis_pid(r) > 0 && embedded_redis_pid(r) != pid);
+}
+
 static void test_restart(void **state)
 {
 	(void)state;
@@ -138,11 +145,30 @@ static void test_restart(void **state)
 	for (int round = 0; round < 2; round++) {
 		int killed = embedded_redis_pid(r);
 		assert_int_equal(kill(killed, SIGKILL), 0);
-		for (int i = 0; i < 500 && (embedded_redis_pid(r) == killed || !embedded_redis_pid(r)); i++)
-			poll(NULL, 0, 10);
-		assert_true(embedded_redis_pid(r) > 0 && embedded_redis_pid(r) != killed);
+		wait_for_another(r, killed, 5);
 		expect(embedded_redis_url(r), "GET a", "2");
 	}
+	embedded_redis_stop(r);
+}
+
+/* Short of that it is left alone; what it had answered for is still there. */
+static void test_replaced_when_it_hangs(void **state)
+{
+	(void)state;
+	struct embedded_redis *r = embedded_redis_start(&settings);
+	assert_non_null(r);
+	expect(embedded_redis_url(r), "SET a 4", "OK");
+	int frozen = embedded_redis_pid(r);
+	assert_int_equal(kill(frozen, SIGSTOP), 0);
+	poll(NULL, 0, 4000);
+	assert_int_equal(embedded_redis_pid(r), frozen);
+	assert_int_equal(kill(frozen, SIGCONT), 0);
+	poll(NULL, 0, 1500);
+	assert_int_equal(kill(frozen, SIGSTOP), 0);
+	poll(NULL, 0, 8000); /* counted anew */
+	assert_int_equal(embedded_redis_pid(r), frozen);
+	wait_for_another(r, frozen, 10);
+	expect(embedded_redis_url(r), "GET a", "4");
 	embedded_redis_stop(r);
 }
 
@@ -205,6 +231,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_start_and_data, begin),
 		cmocka_unit_test_setup(test_lock, begin), cmocka_unit_test_setup(test_restart, begin),
+		cmocka_unit_test_setup(test_replaced_when_it_hangs, begin),
 		cmocka_unit_test_setup(test_ends_with_its_parent, begin), cmocka_unit_test_setup(test_deep_directory, begin),
 		cmocka_unit_test_setup(test_odd_directory, begin)};
 	int failed = cmocka_run_group_tests_name("embedded_redis", tests, enter, leave);
