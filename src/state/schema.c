@@ -17,7 +17,7 @@
 #include "state/secrets.h"
 #include "state/snapshot.h"
 
-enum source { FROM_API, FROM_REDIS };
+enum source { FROM_API, FROM_PATCH, FROM_REDIS };
 
 static cJSON *get(const cJSON *object, const char *name)
 {
@@ -152,6 +152,8 @@ static void take_field(const struct field *field, const cJSON *item, enum source
 	if ((field->flags & FIELD_ID) && before) {
 		if (!is_same_string(before, item))
 			faults_add(faults, place, "cannot be changed");
+	} else if (cJSON_IsNull(item) && source == FROM_PATCH && (field->flags & FIELD_WRITE_ONLY)) {
+		faults_add(faults, place, "cannot be unset: leave it out to keep what is stored");
 	} else if (cJSON_IsNull(item) || empty) {
 		cJSON_DeleteItemFromObjectCaseSensitive(into, field->name);
 	} else if (field->type == FIELD_OBJECT) {
@@ -245,7 +247,7 @@ cJSON *schema_create(enum schema_kind kind, const cJSON *input, const char *plac
 cJSON *schema_merge(enum schema_kind kind, const cJSON *entry, const cJSON *patch, const char *place,
 	struct faults *faults)
 {
-	cJSON *merged = take(kind, cJSON_Duplicate(entry, true), patch, FROM_API, place, faults);
+	cJSON *merged = take(kind, cJSON_Duplicate(entry, true), patch, FROM_PATCH, place, faults);
 	if (merged)
 		lower_hash(merged);
 	return merged;
@@ -346,7 +348,19 @@ static bool is_default(const struct field *field, const cJSON *item, const cJSON
 	}
 }
 
-char *schema_to_redis(enum schema_kind kind, const cJSON *entry)
+static void keep_unknown(const struct field *fields, const cJSON *stored, cJSON *value)
+{
+	const cJSON *item;
+	cJSON_ArrayForEach(item, stored) {
+		const struct field *field = find_field(fields, item->string);
+		if (!field)
+			put(value, item->string, cJSON_Duplicate(item, true));
+		else if (field->type == FIELD_OBJECT && cJSON_IsObject(item) && get(value, field->name))
+			keep_unknown(field->fields, item, get(value, field->name));
+	}
+}
+
+char *schema_to_redis(enum schema_kind kind, const cJSON *entry, const char *stored)
 {
 	cJSON *value = cJSON_CreateObject();
 	for (const struct field *field = schema_fields[kind]; field->name; field++) {
@@ -354,6 +368,10 @@ char *schema_to_redis(enum schema_kind kind, const cJSON *entry)
 		if (item && !(field->flags & FIELD_HASH_KEY) && !is_default(field, item, entry))
 			put(value, field->name, cJSON_Duplicate(item, true));
 	}
+	cJSON *before = stored ? cJSON_Parse(stored) : NULL;
+	if (cJSON_IsObject(before))
+		keep_unknown(schema_fields[kind], before, value);
+	cJSON_Delete(before);
 	bool plain = kind == SCHEMA_MAPPING && cJSON_GetArraySize(value) == 1;
 	char *text = plain ? check_strdup(get(value, "target")->valuestring) : cJSON_PrintUnformatted(value);
 	cJSON_Delete(value);

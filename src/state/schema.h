@@ -35,8 +35,8 @@ extern const struct schema_info schema_infos[SCHEMA_KINDS];
 struct cJSON *schema_create(enum schema_kind kind, const struct cJSON *input, const char *place,
 	struct faults *faults);
 
-/* PUT: what is left out keeps its value, null unsets, objects merge field by field; the id may be
- * repeated but not changed. */
+/* PUT: what is left out keeps its value, null unsets (but no secret), objects merge field by field;
+ * the id may be repeated but not changed. */
 struct cJSON *schema_merge(enum schema_kind kind, const struct cJSON *entry, const struct cJSON *patch,
 	const char *place, struct faults *faults);
 
@@ -44,8 +44,9 @@ struct cJSON *schema_merge(enum schema_kind kind, const struct cJSON *entry, con
 struct cJSON *schema_from_redis(enum schema_kind kind, const char *field, const char *value, size_t length,
 	struct faults *faults);
 
-/* An entry -> the value for Redis: the bare target where a mapping says no more. Caller frees. */
-char *schema_to_redis(enum schema_kind kind, const struct cJSON *entry);
+/* An entry -> the value for Redis: the bare target where a mapping says no more. stored: the value
+ * that it replaces, or NULL; what a newer version has put there stays. Caller frees. */
+char *schema_to_redis(enum schema_kind kind, const struct cJSON *entry, const char *stored);
 
 /* An entry -> what the API shows: every field in force, optional ones where set, never a secret. */
 struct cJSON *schema_to_api(enum schema_kind kind, const struct cJSON *entry);

@@ -202,7 +202,7 @@ static void decide_create(struct store *s, struct operation *op)
 		faults_add(op->faults, NULL, "Another client has this key");
 		refuse(op, STORE_EXISTS);
 	} else {
-		change(op, check_strdup(store_field(op->kind, entry)), schema_to_redis(op->kind, entry));
+		change(op, check_strdup(store_field(op->kind, entry)), schema_to_redis(op->kind, entry, NULL));
 		op->object = store_show(s, op->kind, entry);
 		if (key)
 			CHECK(cJSON_AddStringToObject(op->object, "key", key));
@@ -247,7 +247,8 @@ static cJSON *stored_or_bare(const struct store *s, const struct operation *op)
 static void put_changed(struct store *s, struct operation *op, const struct image_entry *raw, const cJSON *entry)
 {
 	const char *field = store_field(op->kind, entry);
-	change(op, check_strdup(op->kind == SCHEMA_CLIENT ? field : raw->field), schema_to_redis(op->kind, entry));
+	change(op, check_strdup(op->kind == SCHEMA_CLIENT ? field : raw->field),
+		schema_to_redis(op->kind, entry, raw->value));
 	if (op->kind == SCHEMA_CLIENT && strcmp(field, raw->field) != 0)
 		change(op, check_strdup(raw->field), NULL);
 	op->object = store_show(s, op->kind, entry);

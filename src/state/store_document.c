@@ -116,8 +116,7 @@ static bool read_document(const cJSON *json, bool whole, struct document *d, str
 }
 
 /* Client keys that are made go into their entries as "key", which schema_to_redis() does not know. */
-static void resolve_section(const struct store *s, enum schema_kind kind, cJSON *entries, bool may_make_keys,
-	struct faults *faults)
+static void resolve_section(const struct store *s, enum schema_kind kind, cJSON *entries, struct faults *faults)
 {
 	size_t i = 0;
 	cJSON *entry;
@@ -128,7 +127,7 @@ static void resolve_section(const struct store *s, enum schema_kind kind, cJSON 
 			continue;
 		}
 		cJSON *stored = store_find_entry(s, kind, schema_id(kind, entry));
-		store_resolve_secret(s, kind, entry, stored, place, may_make_keys ? &key : NULL, faults);
+		store_resolve_secret(s, kind, entry, stored, place, &key, faults);
 		if (key)
 			CHECK(cJSON_AddStringToObject(entry, "key", key));
 		secrets_free(key);
@@ -137,10 +136,10 @@ static void resolve_section(const struct store *s, enum schema_kind kind, cJSON 
 	}
 }
 
-static bool resolve_document(const struct store *s, struct document *d, bool may_make_keys, struct faults *faults)
+static bool resolve_document(const struct store *s, struct document *d, struct faults *faults)
 {
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
-		resolve_section(s, kind, d->sections[kind], may_make_keys, faults);
+		resolve_section(s, kind, d->sections[kind], faults);
 	return !faults->count;
 }
 
@@ -156,12 +155,14 @@ static void tell_repeated_digests(const char *section, const cJSON *entries, str
 	free(digests);
 }
 
-static bool make_images(const struct document *d, struct image images[SCHEMA_KINDS], struct faults *faults)
+static bool make_images(const struct store *s, const struct document *d, struct image images[SCHEMA_KINDS],
+	struct faults *faults)
 {
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++) {
 		const cJSON *entry;
 		cJSON_ArrayForEach(entry, d->sections[kind]) {
-			char *value = schema_to_redis(kind, entry);
+			const struct image_entry *stored = store_find_raw(s, kind, schema_id(kind, entry));
+			char *value = schema_to_redis(kind, entry, stored ? stored->value : NULL);
 			const char *field = store_field(kind, entry);
 			image_add(&images[kind], field, strlen(field), value, strlen(value));
 			secrets_free(value);
@@ -251,7 +252,7 @@ static enum store_result replace(struct store *s, struct document *d, bool *lost
 	*lost = false;
 	if (result != STORE_OK)
 		return result;
-	if (resolve_document(s, d, true, faults) && make_images(d, images, faults)) {
+	if (resolve_document(s, d, faults) && make_images(s, d, images, faults)) {
 		enum commit_result committed = store_commit_all(s, images, faults);
 		*lost = committed == COMMIT_LOST;
 		result = committed == COMMIT_DONE ? STORE_OK : STORE_UNAVAILABLE;
@@ -275,7 +276,7 @@ static void tell_missing_secrets(struct store *s, struct document *d, struct fau
 			if (password) /* which needs no hash any more */
 				CHECK(cJSON_AddItemToObject(user, "password_hash", password));
 		}
-		resolve_document(s, d, true, faults);
+		resolve_document(s, d, faults);
 	}
 	pthread_mutex_unlock(&s->mutex);
 	faults_fini(&none);
@@ -357,23 +358,47 @@ static cJSON *parse_bootstrap(const char *path, struct faults *faults)
 	return cJSON_ParseWithLength(vendors->data, vendors->length);
 }
 
+/* Nothing is stored whose secrets could be kept, and nobody would see a key that is made. */
+static bool has_secrets(const struct document *d, struct faults *faults)
+{
+	static const char *const secrets[SCHEMA_KINDS] = {NULL, "key", "key_sha256", "password"};
+	for (int kind = 0; kind < SCHEMA_KINDS; kind++) {
+		const cJSON *entry;
+		size_t i = 0;
+		cJSON_ArrayForEach(entry, d->sections[kind]) {
+			if (secrets[kind] && cJSON_IsObject(entry) && !cJSON_GetObjectItemCaseSensitive(entry, secrets[kind])) {
+				char *place = check_printf("%s[%zu].%s", schema_infos[kind].section, i, secrets[kind]);
+				faults_add(faults, place, "is required in a document that fills an empty store");
+				free(place);
+			}
+			i++;
+		}
+	}
+	return !faults->count;
+}
+
+static bool read_bootstrap(const char *file, struct document *d, struct faults *faults)
+{
+	cJSON *json = parse_bootstrap(file, faults);
+	bool ok = json && read_document(json, false, d, faults);
+	ok = json && has_secrets(d, faults) && ok;
+	cJSON_Delete(json);
+	return ok;
+}
+
 bool store_read_bootstrap(struct store *s, struct image images[SCHEMA_KINDS], struct faults *faults)
 {
 	struct document d = {0};
-	cJSON *json = parse_bootstrap(s->bootstrap_file, faults);
-	bool ok = json && read_document(json, false, &d, faults) && resolve_document(s, &d, false, faults) &&
-		make_images(&d, images, faults);
+	bool ok = read_bootstrap(s->bootstrap_file, &d, faults) && resolve_document(s, &d, faults) &&
+		make_images(s, &d, images, faults);
 	document_fini(&d);
-	cJSON_Delete(json);
 	return ok;
 }
 
 bool store_check_bootstrap(const char *file, struct faults *faults)
 {
 	struct document d = {0};
-	cJSON *json = parse_bootstrap(file, faults);
-	bool ok = json && read_document(json, false, &d, faults);
+	bool ok = read_bootstrap(file, &d, faults);
 	document_fini(&d);
-	cJSON_Delete(json);
 	return ok;
 }

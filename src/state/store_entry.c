@@ -105,26 +105,20 @@ static bool resolve_key(const struct store *s, cJSON *entry, const cJSON *stored
 	return opened != NULL;
 }
 
-static bool resolve_client(cJSON *entry, const cJSON *stored, const char *place, char **client_key,
-	struct faults *faults)
+static void resolve_client(cJSON *entry, const cJSON *stored, char **client_key)
 {
 	char hex[SECRETS_HEX_CHARS + 1];
 	uint8_t digest[32];
 	if (text_of(entry, "key_sha256"))
-		return true;
+		return;
 	if (text_of(stored, "key_sha256")) {
 		set_text(entry, "key_sha256", text_of(stored, "key_sha256"));
-		return true;
-	}
-	if (!client_key) {
-		add_fault(faults, place, "key_sha256", "is required here: nobody would see a new key");
-		return false;
+		return;
 	}
 	*client_key = secrets_new_client_key();
 	secrets_sha256(*client_key, strlen(*client_key), digest);
 	secrets_to_hex(digest, hex);
 	set_text(entry, "key_sha256", hex);
-	return true;
 }
 
 void store_hash_password(cJSON *entry)
@@ -152,10 +146,10 @@ static bool resolve_user(cJSON *entry, const cJSON *stored, const char *place, s
 bool store_resolve_secret(const struct store *s, enum schema_kind kind, cJSON *entry, const cJSON *stored,
 	const char *place, char **client_key, struct faults *faults)
 {
-	if (client_key)
-		*client_key = NULL;
+	*client_key = NULL;
+	if (kind == SCHEMA_CLIENT)
+		resolve_client(entry, stored, client_key);
 	return kind == SCHEMA_KEY ? resolve_key(s, entry, stored, place, faults) :
-		kind == SCHEMA_CLIENT ? resolve_client(entry, stored, place, client_key, faults) :
 		kind == SCHEMA_USER   ? resolve_user(entry, stored, place, faults) :
 								true;
 }

@@ -44,7 +44,7 @@ struct store {
 	int guard;                    /* that one; -1: none */
 
 	bool loaded;                  /* images are from Redis */
-	bool filled;                  /* and the marker was there */
+	uint64_t generation;          /* of that, as its marker says; 0: not loaded, or there was none */
 	bool down;                    /* told so */
 	bool bootstrap_failed;        /* told so: not again */
 	struct image images[SCHEMA_KINDS];
@@ -76,7 +76,7 @@ struct store_change {
 enum commit_result { COMMIT_DONE, COMMIT_LOST, COMMIT_FAILED }; /* LOST: somebody else was quicker, begin again */
 enum commit_result store_commit(struct store *s, enum schema_kind kind, const struct store_change *changes, size_t count,
 	struct faults *faults);
-/* Replaces all hashes after store_begin(…, SCHEMA_KINDS) or, on an empty Redis, after a WATCH. */
+/* Replaces all hashes after store_begin(…, SCHEMA_KINDS). */
 enum commit_result store_commit_all(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults);
 
 /* ---- store_entry.c: one entry and its secret ---- */
@@ -85,7 +85,7 @@ const struct image_entry *store_find_raw(const struct store *s, enum schema_kind
 struct cJSON *store_find_entry(const struct store *s, enum schema_kind kind, const char *id);
 
 /* Puts an entry's secret into its stored form, taking the one of stored (NULL: nothing stored) where
- * it has none. *client_key (NULL: not allowed to) gets the key made for a client that has neither. */
+ * it has none. *client_key gets the key made for a client that has neither, else NULL. */
 bool store_resolve_secret(const struct store *s, enum schema_kind kind, struct cJSON *entry, const struct cJSON *stored,
 	const char *place, char **client_key, struct faults *faults);
 void store_hash_password(struct cJSON *entry); /* slow; nothing where there is none */

@@ -277,6 +277,9 @@ def test_bad_setting_stops_the_start_too(tmp_path):
         ('{"mappings": [{"prefix": "/stats", "target": "https://a.example"}]}', "mappings[0].prefix"),
         ('{"mappings": [], "more": []}', "more"),
         ("[]", "JSON object"),
+        ('{"keys": [{"pool": "p", "key": "x"}, {"pool": "p"}]}', "keys[1].key: is required"),
+        ('{"clients": [{"id": "app"}]}', "clients[0].key_sha256: is required"),
+        ('{"users": [{"username": "ann"}]}', "users[0].password: is required"),
     ],
 )
 @pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])

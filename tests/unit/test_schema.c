@@ -142,7 +142,7 @@ static char *create(enum schema_kind kind, const char *json)
 	assert_non_null(input);
 	cJSON *entry = schema_create(kind, input, "", &faults);
 	assert_true((entry != NULL) == (faults.count == 0));
-	char *text = entry ? schema_to_redis(kind, entry) : faults_join(&faults);
+	char *text = entry ? schema_to_redis(kind, entry, NULL) : faults_join(&faults);
 	cJSON_Delete(entry);
 	cJSON_Delete(input);
 	faults_fini(&faults);

@@ -85,6 +85,60 @@ static void test_mappings(void **state)
 	assert_false(is_routed(s, "/x/y"));
 }
 
+/* An older version edits what a newer one has written. */
+static void test_unknown_fields_outlive_an_edit(void **state)
+{
+	struct store *s = *state;
+	const char *digest = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+	is_routed(s, "/x");
+	redis_fixture_do(&redis, "HSET apiproxy:mappings /new %s",
+		"{\"target\":\"http://h\",\"queue\":{\"rate_per_second\":1,\"mood\":\"glad\"},\"later\":{\"a\":[1]},\"health\":1}");
+	redis_fixture_do(&redis, "HSET apiproxy:clients %s %s", digest,
+		"{\"id\":\"c\",\"key\":\"not ours\",\"later\":true}");
+	assert_int_equal(update(s, SCHEMA_MAPPING, "/new", "{\"timeout_seconds\":3}"), STORE_OK);
+	assert_not_said("later");
+	assert_not_said("mood");
+	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:mappings /new"),
+		"{\"target\":\"http://h\",\"timeout_seconds\":3,\"queue\":{\"rate_per_second\":1,\"mood\":\"glad\"},"
+		"\"later\":{\"a\":[1]},\"health\":1}");
+	assert_int_equal(update(s, SCHEMA_CLIENT, "c", "{\"rpm\":1}"), STORE_OK);
+	assert_not_said("not ours");
+	assert_int_equal(replace(s,
+						 "{\"mappings\":[{\"prefix\":\"/new\",\"target\":\"http://i\"}],\"keys\":[],"
+						 "\"clients\":[{\"id\":\"c\"}],\"users\":[]}"),
+		STORE_OK);
+	assert_not_said("not ours");
+	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:mappings /new"),
+		"{\"target\":\"http://i\",\"later\":{\"a\":[1]},\"health\":1}");
+	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:clients %s", digest),
+		"{\"id\":\"c\",\"key\":\"not ours\",\"later\":true}");
+	assert_int_equal(rotate(s, "c"), STORE_OK);
+	assert_not_said("not ours");
+	assert_string_equal(redis_fixture_do(&redis, "HLEN apiproxy:clients"), "1");
+	assert_non_null(
+		strstr(redis_fixture_do(&redis, "EVAL %s 1 apiproxy:clients", "return redis.call('HVALS', KEYS[1])[1]"),
+			"\"later\":true"));
+}
+
+static void test_a_secret_is_not_unset(void **state)
+{
+	struct store *s = *state;
+	assert_int_equal(create(s, SCHEMA_USER, "{\"username\":\"u\",\"password\":\"pw\"}"), STORE_OK);
+	assert_int_equal(create(s, SCHEMA_KEY, "{\"id\":\"k\",\"pool\":\"p\",\"key\":\"sk-vendor-1234567890\"}"),
+		STORE_OK);
+	assert_int_equal(create(s, SCHEMA_CLIENT, "{\"id\":\"c\",\"key_sha256\":null}"), STORE_OK);
+	assert_int_equal(update(s, SCHEMA_USER, "u", "{\"password\":null}"), STORE_INVALID);
+	assert_said("password: cannot be unset");
+	assert_int_equal(update(s, SCHEMA_KEY, "k", "{\"key\":null}"), STORE_INVALID);
+	assert_said("key: cannot be unset");
+	assert_int_equal(update(s, SCHEMA_CLIENT, "c", "{\"key_sha256\":null}"), STORE_INVALID);
+	assert_said("key_sha256: cannot be unset");
+	assert_int_equal(update(s, SCHEMA_KEY, "k", "{\"pool\":null}"), STORE_INVALID);
+	assert_said("pool: is required");
+	assert_int_equal(update(s, SCHEMA_KEY, "k", "{\"id\":null}"), STORE_INVALID);
+	assert_said("id: cannot be changed");
+}
+
 static void test_publishes_each_change(void **state)
 {
 	redisContext *listener = redisConnectUnix(redis.socket);
@@ -334,6 +388,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bootstraps_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_bootstraps_from_a_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_mappings, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_unknown_fields_outlive_an_edit, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_secret_is_not_unset, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_publishes_each_change, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_notices_raw_changes_and_skips_bad_ones, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_keys_are_sealed, set_up, tear_down),
