@@ -2,13 +2,15 @@
  *
  *   apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users   the hashes (state/schema)
  *   apiproxy:changed        channel; payload: the name of the hash that changed
- *   apiproxy:bootstrapped   there once the store has been filled: tells "all deleted" from "lost"
+ *   apiproxy:bootstrapped   there once the store has been filled, and since when (ms): tells "all
+ *                           deleted" from "lost", and which of two fillings is the older one
  *   apiproxy:jwt_secret     shared by the nodes where auth.jwt_secret is not set
  *
  * It keeps the last load: the raw values and the snapshot made of them. WATCH tells whether that is
  * still what Redis has, in one round trip, however it was changed (raw HSET and FLUSHALL too). Every
  * change is checked against a fresh load and made in a transaction that fails if anything moved.
- * A Redis that comes back empty gets the configuration back from the node.
+ * A Redis that comes back empty gets the configuration back from the nodes that had loaded it, also
+ * where somebody has written to it since, or a node that started meanwhile has filled it anew.
  *
  * Thread safe (one mutex); blocking: for control threads and the watcher. */
 #ifndef APIPROXY_STATE_STORE_H

@@ -99,30 +99,62 @@ static redisReply *read_all(struct store *s, struct faults *faults)
 	return NULL;
 }
 
-static bool is_empty(const redisReply *all)
+static bool has_entries(const redisReply *all)
 {
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
 		if (all->element[kind]->type != REDIS_REPLY_ARRAY || all->element[kind]->elements)
-			return false;
-	return all->element[REPLY_MARKER]->type == REDIS_REPLY_NIL;
+			return true;
+	return false;
+}
+
+/* 0: no marker. What is no number is as old as can be. */
+static uint64_t generation_of(const redisReply *marker)
+{
+	uint64_t generation = marker->type == REDIS_REPLY_STRING ? strtoull(marker->str, NULL, 10) : 0;
+	return generation || marker->type == REDIS_REPLY_NIL ? generation : 1;
+}
+
+/* Redis' own clock, in ms: of two generations the older one is told by it. 0: faults. */
+static uint64_t new_generation(struct store *s, struct faults *faults)
+{
+	redisReply *time = redis_sync_command(s->main, "TIME");
+	uint64_t generation = 0;
+	if (time && time->type == REDIS_REPLY_ARRAY && time->elements == 2)
+		generation =
+			strtoull(time->element[0]->str, NULL, 10) * 1000 + strtoull(time->element[1]->str, NULL, 10) / 1000;
+	return accept(s->main, time, faults) ? generation : 0;
 }
 
 /* ---- filling an empty Redis ---- */
 
-static bool append_hash(struct store *s, enum schema_kind kind, const struct image *image)
+/* In pieces, not to build one command of everything. *count: of the commands that went out. */
+static bool append_hash(struct store *s, enum schema_kind kind, const struct image *image, size_t *count)
 {
 	const char *arguments[2 + 2 * HSET_ENTRIES] = {"HSET", schema_infos[kind].redis};
 	size_t lengths[2 + 2 * HSET_ENTRIES] = {4, strlen(schema_infos[kind].redis)};
-	for (size_t i = 0; i < image->count;) {
-		int count = 2;
-		for (; i < image->count && count < 2 + 2 * HSET_ENTRIES; i++) {
+	for (size_t i = 0; i < image->count; ++*count) {
+		int used = 2;
+		for (; i < image->count && used < 2 + 2 * HSET_ENTRIES; i++) {
 			const struct image_entry *entry = &image->entries[i];
-			lengths[count] = entry->field_length;
-			arguments[count++] = entry->field;
-			lengths[count] = entry->value_length;
-			arguments[count++] = entry->value;
+			lengths[used] = entry->field_length;
+			arguments[used++] = entry->field;
+			lengths[used] = entry->value_length;
+			arguments[used++] = entry->value;
 		}
-		if (!redis_sync_append_argv(s->main, count, arguments, lengths))
+		if (!redis_sync_append_argv(s->main, used, arguments, lengths))
+			return false;
+	}
+	return true;
+}
+
+/* Only the entries that are not there. */
+static bool append_missing(struct store *s, enum schema_kind kind, const struct image *image, size_t *count)
+{
+	for (size_t i = 0; i < image->count; i++, ++*count) {
+		const struct image_entry *entry = &image->entries[i];
+		const char *arguments[] = {"HSETNX", schema_infos[kind].redis, entry->field, entry->value};
+		size_t lengths[] = {6, strlen(schema_infos[kind].redis), entry->field_length, entry->value_length};
+		if (!redis_sync_append_argv(s->main, 4, arguments, lengths))
 			return false;
 	}
 	return true;
@@ -153,32 +185,47 @@ static enum commit_result finish_commit(struct store *s, size_t count, struct fa
 	return ok ? COMMIT_DONE : COMMIT_FAILED;
 }
 
-enum commit_result store_commit_all(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults)
+/* The rest of a transaction that fills Redis, after count commands. */
+static enum commit_result commit_filled(struct store *s, bool ok, size_t count, uint64_t generation,
+	bool replace_secret, struct faults *faults)
 {
-	size_t count = 1;
+	if (ok && s->jwt_secret && !*s->given_jwt_secret) {
+		ok = redis_sync_append(s->main,
+			replace_secret ? "SET " STORE_JWT_SECRET " %s" : "SET " STORE_JWT_SECRET " %s NX", s->jwt_secret);
+		count++;
+	}
+	ok = ok && redis_sync_append(s->main, "SET " STORE_MARKER " %llu", (unsigned long long)generation) &&
+		redis_sync_append(s->main, "EXEC");
+	enum commit_result result = ok ? finish_commit(s, count + 2, faults) : fail_commit(s, faults);
+	redis_sync_set_deadline(s->main, STORE_DEADLINE_MS);
+	return result;
+}
+
+static enum commit_result commit_all(struct store *s, const struct image images[SCHEMA_KINDS], uint64_t generation,
+	struct faults *faults)
+{
+	size_t count = 0;
 	redis_sync_set_deadline(s->main, BULK_DEADLINE_MS);
 	bool ok = redis_sync_append(s->main, "MULTI");
 	for (int kind = 0; ok && kind < SCHEMA_KINDS; kind++) {
 		const char *name = schema_infos[kind].redis;
-		ok = redis_sync_append(s->main, "DEL %s", name) && append_hash(s, kind, &images[kind]) &&
+		ok = redis_sync_append(s->main, "DEL %s", name) && append_hash(s, kind, &images[kind], &count) &&
 			redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", name);
-		count += 2 + (images[kind].count + HSET_ENTRIES - 1) / HSET_ENTRIES;
+		count += 2;
 	}
-	if (ok && s->jwt_secret && !*s->given_jwt_secret) {
-		ok = redis_sync_append(s->main, "SET " STORE_JWT_SECRET " %s NX", s->jwt_secret);
-		count++;
-	}
-	if (!ok || !redis_sync_append(s->main, "SET " STORE_MARKER " 1") || !redis_sync_append(s->main, "EXEC"))
-		return fail_commit(s, faults);
-	enum commit_result result = finish_commit(s, count + 1, faults);
-	redis_sync_set_deadline(s->main, STORE_DEADLINE_MS);
-	return result;
+	return commit_filled(s, ok, count, generation, false, faults);
+}
+
+enum commit_result store_commit_all(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults)
+{
+	return commit_all(s, images, s->generation ? s->generation : 1, faults);
 }
 
 /* Only where it is still empty: whoever comes second finds it filled. */
 static bool fill(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults)
 {
-	if (!accept(s->main, redis_sync_command(s->main, "WATCH " CONTENT_KEYS), faults))
+	uint64_t generation = new_generation(s, faults);
+	if (!generation || !accept(s->main, redis_sync_command(s->main, "WATCH " CONTENT_KEYS), faults))
 		return false;
 	redisReply *exists = redis_sync_command(s->main, "EXISTS " CONTENT_KEYS);
 	bool empty = exists && exists->type == REDIS_REPLY_INTEGER && exists->integer == 0;
@@ -186,7 +233,7 @@ static bool fill(struct store *s, const struct image images[SCHEMA_KINDS], struc
 		return false;
 	if (!empty)
 		return accept(s->main, redis_sync_command(s->main, "UNWATCH"), faults);
-	return store_commit_all(s, images, faults) != COMMIT_FAILED;
+	return commit_all(s, images, generation, faults) != COMMIT_FAILED;
 }
 
 static bool bootstrap(struct store *s, struct faults *faults)
@@ -212,13 +259,44 @@ static bool bootstrap(struct store *s, struct faults *faults)
 	return ok;
 }
 
-static bool restore(struct store *s, struct faults *faults)
+/* Redis has lost what this node knows: there is no marker, or that of a node that began anew (found).
+ * What was written since by hand stays and wins; what a node that began anew filled in does not. */
+static bool restore(struct store *s, const redisReply *all, uint64_t found, struct faults *faults)
 {
-	journal_add("config",
-		"Redis came back empty: this node keeps its %zu mappings, %zu keys, %zu clients and %zu users, and writes them back",
-		s->images[SCHEMA_MAPPING].count, s->images[SCHEMA_KEY].count, s->images[SCHEMA_CLIENT].count,
-		s->images[SCHEMA_USER].count);
-	return fill(s, s->images, faults);
+	size_t count = 0;
+	if (!accept(s->main, redis_sync_command(s->main, "WATCH " STORE_MARKER), faults))
+		return false;
+	redisReply *marker = redis_sync_command(s->main, "GET " STORE_MARKER);
+	bool same = marker && generation_of(marker) == found;
+	if (!accept(s->main, marker, faults))
+		return false;
+	if (!same) /* another node was quicker */
+		return accept(s->main, redis_sync_command(s->main, "UNWATCH"), faults);
+	redis_sync_set_deadline(s->main, BULK_DEADLINE_MS);
+	bool ok = redis_sync_append(s->main, "MULTI");
+	for (int kind = 0; ok && kind < SCHEMA_KINDS; kind++) {
+		if (all->element[kind]->type != REDIS_REPLY_ARRAY)
+			continue; /* take_over() tells it */
+		ok = (found ? append_hash : append_missing)(s, kind, &s->images[kind], &count) &&
+			redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", schema_infos[kind].redis);
+		count++;
+	}
+	enum commit_result result = commit_filled(s, ok, count, s->generation, found != 0, faults);
+	if (result == COMMIT_DONE)
+		journal_add("config",
+			"Redis came back empty: this node keeps its %zu mappings, %zu keys, %zu clients and %zu users, and writes "
+			"them back%s",
+			s->images[SCHEMA_MAPPING].count, s->images[SCHEMA_KEY].count, s->images[SCHEMA_CLIENT].count,
+			s->images[SCHEMA_USER].count, has_entries(all) ? " beside what is there by now" : "");
+	return result != COMMIT_FAILED;
+}
+
+static bool set_marker(struct store *s, struct faults *faults)
+{
+	uint64_t generation = new_generation(s, faults);
+	return generation &&
+		accept(s->main, redis_sync_command(s->main, "SET " STORE_MARKER " %llu NX", (unsigned long long)generation),
+			faults);
 }
 
 /* ---- vendor keys found in plain text ---- */
@@ -336,7 +414,7 @@ static bool take_over(struct store *s, const redisReply *all, struct faults *fau
 			s->images[kind] = image;
 	}
 	s->loaded = true;
-	s->filled = s->filled || all->element[REPLY_MARKER]->type == REDIS_REPLY_STRING;
+	s->generation = generation_of(all->element[REPLY_MARKER]);
 	if (any)
 		store_rebuild(s, changed);
 	return true;
@@ -351,11 +429,12 @@ static bool load_round(struct store *s, bool *again, struct faults *faults)
 	*again = false;
 	if (!all)
 		return false;
-	if (is_empty(all) && (s->filled || !s->bootstrap_failed)) {
-		ok = s->filled ? restore(s, faults) : bootstrap(s, faults);
+	uint64_t found = generation_of(all->element[REPLY_MARKER]);
+	if (s->generation && (!found || found > s->generation)) {
+		ok = restore(s, all, found, faults);
 		*again = ok;
-	} else if (all->element[REPLY_MARKER]->type == REDIS_REPLY_NIL && !is_empty(all)) {
-		ok = accept(s->main, redis_sync_command(s->main, "SET " STORE_MARKER " 1 NX"), faults);
+	} else if (!found && (has_entries(all) || !s->bootstrap_failed)) {
+		ok = has_entries(all) ? set_marker(s, faults) : bootstrap(s, faults);
 		*again = ok; /* the guard has seen it */
 	} else {
 		if (all->element[SCHEMA_KEY]->type == REDIS_REPLY_ARRAY)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 
@@ -245,6 +247,43 @@ def test_emptied_by_hand_keeps_the_nodes(redis_server, vendor):
         redis_server.client.publish("apiproxy:changed", MAPPINGS)
         time.sleep(0.5)
         assert status(gateway, prefix + "/") == 200
+
+
+@pytest.mark.parametrize("writer", ["redis-cli", "another node"])
+def test_what_is_written_to_an_emptied_redis_does_not_replace_the_rest(redis_server, vendor, writer):
+    with node(redis_server) as gateway:
+        prefix = gateway.route(vendor.url)
+        made = gateway.api("POST", "/api/clients", {"id": "app"})
+        assert made.status == 201
+        if writer == "redis-cli":
+            redis_server.client.eval(
+                "redis.call('FLUSHALL') redis.call('HSET', KEYS[1], '/fresh', ARGV[1])", 1, MAPPINGS, vendor.url
+            )
+        else:
+            marker = redis_server.client.get("apiproxy:bootstrapped")
+            redis_server.client.eval(
+                "redis.call('FLUSHALL') redis.call('SET', KEYS[1], ARGV[1]) redis.call('HSET', KEYS[2], '/fresh', ARGV[2])",
+                2, "apiproxy:bootstrapped", MAPPINGS, int(marker) + 60000, vendor.url,
+            )  # fmt: skip
+        eventually(lambda: status(gateway, "/fresh/") == 200, 3)
+        assert status(gateway, prefix + "/") == 200
+        assert gateway.api("GET", "/api/clients/app").status == 200
+        assert redis_server.client.hexists(MAPPINGS, prefix)
+        assert "empty" in gateway.api("GET", "/errors").body.decode()
+
+
+@pytest.mark.slow
+def test_an_embedded_redis_that_hangs_is_replaced(vendor):
+    with Gateway() as gateway:
+        prefix = gateway.route(vendor.url)
+        (frozen,) = [c for c in children(gateway.pid) if command_name(c).startswith("redis")]
+        os.kill(frozen, signal.SIGSTOP)
+        assert gateway.api("POST", "/api/mappings", {"prefix": "/lost", "target": vendor.url}).status == 503
+        eventually(lambda: frozen not in children(gateway.pid), 20)
+        eventually(lambda: gateway.api("POST", "/api/mappings", {"prefix": "/kept", "target": vendor.url}).status == 201, 5)
+        assert status(gateway, prefix + "/") == 200
+        assert gateway.api("GET", "/api/mappings" + prefix).status == 200
+        assert "has not answered" in gateway.api("GET", "/errors").body.decode()
 
 
 def test_connections_of_redis_cut_from_outside(redis_server, vendor):

@@ -1,6 +1,7 @@
 /* store: a Redis that fails, several nodes over one Redis, and many clients. */
 #include "store_fixture.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <time.h>
 
@@ -36,6 +37,50 @@ static void test_redis_that_comes_back_empty(void **state)
 	snapshot_unref(before);
 	snapshot_unref(away);
 	snapshot_unref(after);
+}
+
+static void test_redis_that_comes_back_with_something_else(void **state)
+{
+	struct store *s = *state;
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
+	assert_int_equal(create(s, SCHEMA_USER, "{\"username\":\"u\",\"password\":\"pw\"}"), STORE_OK);
+	assert_int_equal(remove_entry(s, SCHEMA_MAPPING, "/groq"), STORE_OK);
+	assert_true(is_routed(s, "/x"));
+	redis_fixture_do(&redis, "FLUSHALL");
+	redis_fixture_do(&redis, "HSET apiproxy:mappings /new http://new /x http://other");
+	assert_true(is_routed(s, "/new"));
+	assert_string_equal(redis_fixture_do(&redis, "HGET apiproxy:mappings /x"), "http://other");
+	assert_int_equal(count_in_journal("beside what is there by now"), 1);
+	assert_true(is_routed(s, "/openai"));
+	assert_string_equal(redis_fixture_do(&redis, "HEXISTS apiproxy:users u"), "1");
+	assert_false(is_routed(s, "/groq"));
+	/* All deleted is not lost. */
+	redis_fixture_do(&redis, "DEL apiproxy:mappings");
+	assert_false(is_routed(s, "/x"));
+}
+
+/* A node that has just started finds the store empty before those that know what was there. */
+static void test_a_new_node_is_quicker(void **state)
+{
+	struct store *s = *state;
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
+	assert_int_equal(update(s, SCHEMA_MAPPING, "/openai", "{\"auth\":\"required\"}"), STORE_OK);
+	struct snapshot *before = refresh(s);
+	poll(NULL, 0, 5); /* the clock goes on */
+	redis_fixture_do(&redis, "FLUSHALL");
+	struct store *fresh = new_store(NULL);
+	assert_false(is_routed(fresh, "/x"));
+	redis_fixture_do(&redis, "HSET apiproxy:mappings /new http://new");
+	for (int round = 0; round < 2; round++) {
+		assert_true(is_routed(s, "/x") && is_routed(s, "/new"));
+		struct snapshot *after = refresh(fresh);
+		assert_true(route(after, "/openai")->auth_required);
+		assert_non_null(route(after, "/x"));
+		assert_string_equal(snapshot_jwt_secret(after), snapshot_jwt_secret(before));
+		snapshot_unref(after);
+	}
+	snapshot_unref(before);
+	store_free(fresh);
 }
 
 static void test_hung_redis(void **state)
@@ -159,6 +204,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_redis_that_comes_back_empty, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_redis_that_comes_back_with_something_else, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_new_node_is_quicker, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_hung_redis, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_nodes_race, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_shares_the_jwt_secret, set_up, tear_down),
