@@ -8,13 +8,13 @@
 #include "base/redis_async.h"
 
 #include <netdb.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <arpa/inet.h>
 
 #include <hiredis/async.h>
 #include <hiredis/hiredis.h>
@@ -26,6 +26,8 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/text.h"
+#include "base/tls.h"
 
 enum { CONNECT_DEADLINE_MS = 1000, PROBE_PAUSE_MS = 250, IDLE_CHECK_MS = 1000, CALL_BYTES_MAX = 1 << 20 };
 
@@ -394,21 +396,11 @@ static void greet(struct redis_async *r, int sent)
 
 static bool start_tls(struct redis_async *r)
 {
-	if (!r->tls && (r->tls = SSL_CTX_new(TLS_client_method())))
-		SSL_CTX_set_default_verify_paths(r->tls);
-	SSL *ssl = r->tls ? SSL_new(r->tls) : NULL;
-	if (!ssl)
-		return false;
-	SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
-	struct in6_addr any;
-	bool literal = inet_pton(AF_INET, r->host, &any) == 1 || inet_pton(AF_INET6, r->host, &any) == 1;
-	if (literal)
-		X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), r->host);
-	else if (SSL_set_tlsext_host_name(ssl, r->host) != 1 || SSL_set1_host(ssl, r->host) != 1)
-		goto out;
-	if (redisInitiateSSL(&r->context->c, ssl) == REDIS_OK)
+	if (!r->tls)
+		r->tls = tls_context_new();
+	SSL *ssl = tls_session_new(r->tls, r->host);
+	if (ssl && redisInitiateSSL(&r->context->c, ssl) == REDIS_OK)
 		return true;
-out:
 	SSL_free(ssl);
 	return false;
 }
@@ -476,9 +468,8 @@ static void *resolve(void *argument)
 
 static void connect_now(struct redis_async *r)
 {
-	struct in6_addr any;
 	r->state = CONNECTING;
-	if (r->unix_path || inet_pton(AF_INET, r->host, &any) == 1 || inet_pton(AF_INET6, r->host, &any) == 1) {
+	if (r->unix_path || text_is_ip_address(r->host)) {
 		open_connection(r, r->host);
 	} else if (!r->resolving) {
 		r->resolving = pthread_create(&r->resolver, NULL, resolve, r) == 0;

@@ -1,9 +1,16 @@
-/* text: digits, sequences, escapes. */
+/* text: addresses, digits, sequences, escapes. */
 #include "base/text.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
 
 #include "base/check.h"
+
+bool text_is_ip_address(const char *text)
+{
+	struct in6_addr address;
+	return inet_pton(AF_INET, text, &address) == 1 || inet_pton(AF_INET6, text, &address) == 1;
+}
 
 int text_hex_digit(char c)
 {

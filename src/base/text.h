@@ -2,7 +2,10 @@
 #ifndef APIPROXY_BASE_TEXT_H
 #define APIPROXY_BASE_TEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
+
+bool text_is_ip_address(const char *text); /* IPv4, or IPv6 without brackets */
 
 int text_hex_digit(char c); /* its value; -1: it is none */
 

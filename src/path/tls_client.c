@@ -1,25 +1,23 @@
 /* tls_client: one SSL_CTX for all workers; a handshake belongs to its loop's thread. */
 #include "path/tls_client.h"
 
-#include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/tls.h"
 
 static SSL_CTX *client_context;
 static pthread_once_t client_context_once = PTHREAD_ONCE_INIT;
 
-static void trust_authorities(X509_STORE *store)
+/* Besides what base/tls trusts, as curl does. */
+static void trust_more(X509_STORE *store)
 {
 	const char *bundle = getenv("CURL_CA_BUNDLE");
-	if (X509_STORE_set_default_paths(store) != 1)
-		log_error("tls", "the system's certificate authorities cannot be read");
 	if (bundle && *bundle && X509_STORE_load_file(store, bundle) != 1)
 		log_error("tls", "CURL_CA_BUNDLE cannot be read");
 	ERR_clear_error();
@@ -29,32 +27,22 @@ static void trust_authorities(X509_STORE *store)
 static void make_context(void)
 {
 	static const unsigned char alpn[] = "\x08http/1.1";
-	client_context = SSL_CTX_new(TLS_client_method());
+	client_context = tls_context_new();
 	CHECK(client_context);
-	trust_authorities(SSL_CTX_get_cert_store(client_context));
-	SSL_CTX_set_min_proto_version(client_context, TLS1_2_VERSION);
-	SSL_CTX_set_verify(client_context, SSL_VERIFY_PEER, NULL);
+	trust_more(SSL_CTX_get_cert_store(client_context));
 	SSL_CTX_set_alpn_protos(client_context, alpn, sizeof alpn - 1);
 	SSL_CTX_set_mode(client_context,
 		SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 }
 
-static bool is_address(const char *host)
-{
-	unsigned char address[16];
-	return inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
-}
-
 static SSL *new_tls(int fd, const char *host)
 {
 	pthread_once(&client_context_once, make_context);
-	SSL *tls = SSL_new(client_context);
+	SSL *tls = tls_session_new(client_context, host);
 	if (!tls)
 		return NULL;
 	SSL_set_connect_state(tls);
-	bool named = is_address(host) ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(tls), host) == 1 :
-									SSL_set1_host(tls, host) == 1 && SSL_set_tlsext_host_name(tls, host) == 1;
-	if (named && SSL_set_fd(tls, fd) == 1)
+	if (SSL_set_fd(tls, fd) == 1)
 		return tls;
 	SSL_free(tls);
 	return NULL;

@@ -1,9 +1,5 @@
-/* tls_client: the client's side of a TLS handshake on a connected socket, on a worker's loop. The peer is
- * always verified: its chain against the trusted authorities, its name or address against the target's
- * host. TLS 1.2 and up, ALPN http/1.1.
- *
- * Trusted are the system's certificate authorities (or those that SSL_CERT_FILE and SSL_CERT_DIR name in
- * their place, as for OpenSSL), and those in CURL_CA_BUNDLE; read once, at the first handshake. */
+/* tls_client: a TLS handshake with a vendor on a connected socket, on a worker's loop: base/tls with ALPN
+ * http/1.1. Trusted are those in CURL_CA_BUNDLE too. All are read once, at the first handshake. */
 #ifndef APIPROXY_PATH_TLS_CLIENT_H
 #define APIPROXY_PATH_TLS_CLIENT_H
 

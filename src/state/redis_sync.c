@@ -2,21 +2,22 @@
  * SELECT done) or not there. TLS sessions are made here because hiredis does not check host names. */
 #include "state/redis_sync.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 
 #include <hiredis/hiredis.h>
 #include <hiredis/hiredis_ssl.h>
-#include <openssl/err.h>
 #include <openssl/ssl.h>
 
 #include "base/check.h"
+#include "base/tls.h"
 #include "state/redis_url.h"
 
 struct redis_sync {
@@ -83,50 +84,18 @@ static bool fail(struct redis_sync *r, const char *what)
 
 /* ---- TLS ---- */
 
-static SSL_CTX *tls_context(void)
-{
-	static SSL_CTX *shared;
-	SSL_CTX *context = __atomic_load_n(&shared, __ATOMIC_ACQUIRE), *none = NULL;
-	if (context)
-		return context;
-	context = SSL_CTX_new(TLS_client_method());
-	if (!context || SSL_CTX_set_default_verify_paths(context) != 1) { /* SSL_CERT_FILE, SSL_CERT_DIR count */
-		SSL_CTX_free(context);
-		return NULL;
-	}
-	SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
-	SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
-	if (__atomic_compare_exchange_n(&shared, &none, context, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		return context;
-	SSL_CTX_free(context); /* another thread was first */
-	return none;
-}
+static SSL_CTX *tls_context;
 
-static bool is_ip_address(const char *host)
+static void make_tls_context(void)
 {
-	struct in6_addr address;
-	return inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
-}
-
-/* A TLS session for that address, verifying; NULL: it cannot be set up. */
-static SSL *new_tls(const struct redis_address *address)
-{
-	SSL_CTX *context = tls_context();
-	SSL *ssl = context ? SSL_new(context) : NULL;
-	bool ok = ssl;
-	if (ok && is_ip_address(address->host))
-		ok = X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), address->host) == 1;
-	else if (ok)
-		ok = SSL_set1_host(ssl, address->host) == 1 && SSL_set_tlsext_host_name(ssl, address->host) == 1;
-	if (ok)
-		return ssl;
-	SSL_free(ssl);
-	return NULL;
+	tls_context = tls_context_new();
 }
 
 static bool secure(struct redis_sync *r)
 {
-	SSL *ssl = new_tls(r->address);
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	pthread_once(&once, make_tls_context);
+	SSL *ssl = tls_session_new(tls_context, r->address->host);
 	if (!ssl) {
 		snprintf(r->error, sizeof(r->error), "TLS cannot be set up");
 		redis_sync_close(r);

@@ -1,4 +1,4 @@
-/* text: every byte as a digit, UTF-8 at its edges, escapes. */
+/* text: addresses, every byte as a digit, UTF-8 at its edges, escapes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -45,6 +45,17 @@ static void test_utf8(void **state)
 	assert_int_equal(text_utf8_length("\x80", 1), 0);
 }
 
+static void test_addresses(void **state)
+{
+	static const char *const good[] = {"127.0.0.1", "::1", "::ffff:1.2.3.4"};
+	static const char *const bad[] = {"", "localhost", "1.2.3", "[::1]", "1.2.3.4:80"};
+	(void)state;
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+		assert_true(text_is_ip_address(good[i]));
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		assert_false(text_is_ip_address(bad[i]));
+}
+
 static void test_escapes(void **state)
 {
 	static const char *const bad[] = {"%", "a%4", "%4g", "%00", "%%41"};
@@ -64,6 +75,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hex_digits),
 		cmocka_unit_test(test_utf8),
+		cmocka_unit_test(test_addresses),
 		cmocka_unit_test(test_escapes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
