@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "base/loop.h"
+#include "base/clock.h"
 #include "ops/watcher.h"
 #include "state/redis_sync.h"
 #include "state/secrets.h"
@@ -14,7 +14,7 @@ enum { REDIS_DEADLINE_MS = 250 };
 
 void admin_init(struct admin *admin, const struct admin_setup *setup)
 {
-	*admin = (struct admin){.setup = *setup, .started_ms = loop_now_us() / 1000};
+	*admin = (struct admin){.setup = *setup, .started_ms = clock_monotonic_ms()};
 	secrets_sha256(setup->admin_token, strlen(setup->admin_token), admin->token_sha256);
 	CHECK(pthread_mutex_init(&admin->redis_lock, NULL) == 0);
 	admin->redis = redis_sync_new(setup->redis, REDIS_DEADLINE_MS);

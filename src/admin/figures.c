@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "state/snapshot.h"
 #include "state/stats_process.h"
 #include "state/stats_report.h"
@@ -61,15 +61,8 @@ static cJSON *append_object(cJSON *array)
 /* RFC 3339; milliseconds only where there are any. */
 static void add_time(cJSON *object, const char *name, int64_t unix_ms)
 {
-	char text[40], date[24];
-	time_t seconds = (time_t)(unix_ms / 1000);
-	struct tm utc;
-	gmtime_r(&seconds, &utc);
-	strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &utc);
-	if (unix_ms % 1000)
-		snprintf(text, sizeof text, "%s.%03dZ", date, (int)(unix_ms % 1000));
-	else
-		snprintf(text, sizeof text, "%sZ", date);
+	char text[CLOCK_TEXT_BYTES];
+	clock_format(text, unix_ms, unix_ms % 1000);
 	add_text(object, name, text);
 }
 

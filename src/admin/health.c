@@ -7,7 +7,7 @@
 
 #include "admin/figures.h"
 #include "admin/resource.h"
-#include "base/loop.h"
+#include "base/clock.h"
 #include "ops/watcher.h"
 #include "state/journal.h"
 #include "state/snapshot.h"
@@ -27,7 +27,7 @@ void health_get(const struct admin_request *request, struct admin_reply *reply)
 	cJSON_AddStringToObject(json, "redis", status.redis_ok ? "ok" : "down");
 	cJSON_AddStringToObject(json, "version", admin->setup.figures->version);
 	cJSON_AddStringToObject(json, "node", admin->setup.figures->node);
-	cJSON_AddNumberToObject(json, "uptime_seconds", (double)((loop_now_us() / 1000 - admin->started_ms) / 1000));
+	cJSON_AddNumberToObject(json, "uptime_seconds", (double)((clock_monotonic_ms() - admin->started_ms) / 1000));
 	cJSON_AddNumberToObject(json, "mappings", (double)snapshot_mapping_count(snapshot));
 	snapshot_unref(snapshot);
 	admin_reply_json(reply, draining || starting ? 503 : 200, json);

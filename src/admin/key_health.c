@@ -5,9 +5,9 @@
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "path/admission.h"
 #include "state/redis_sync.h"
 #include "state/snapshot.h"
@@ -26,10 +26,8 @@ static const char *text_of(const cJSON *object, const char *name)
 
 static void add_until(cJSON *health, int64_t until_ms)
 {
-	char text[32];
-	time_t seconds = (time_t)((until_ms + 999) / 1000);
-	struct tm utc;
-	if (until_ms && gmtime_r(&seconds, &utc) && strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc))
+	char text[CLOCK_TEXT_BYTES];
+	if (until_ms && clock_format(text, until_ms + 999, false))
 		cJSON_AddStringToObject(health, "until", text);
 	else
 		cJSON_AddNullToObject(health, "until");

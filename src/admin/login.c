@@ -89,8 +89,7 @@ static char *shared_token(struct admin *admin, const char *key, const char *toke
 	redisReply *reply = redis_sync_command(redis, "EVAL %s 1 %s %s %lld", script, key, token, (long long)seconds);
 	if (reply && reply->type == REDIS_REPLY_STRING)
 		found = check_strdup(reply->str);
-	if (reply)
-		freeReplyObject(reply);
+	freeReplyObject(reply);
 	admin_redis_release(admin);
 	return found;
 }

@@ -8,15 +8,15 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <hiredis/hiredis.h>
 
 #include "admin/admin.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/embedded.h"
-#include "base/loop.h"
+#include "base/hash.h"
 #include "state/redis_sync.h"
 #include "state/secrets.h"
 
@@ -57,25 +57,18 @@ void login_key_name(const char *username, char out[80])
 
 /* ---- this node ---- */
 
-static uint64_t hash_of(const char *text)
-{
-	uint64_t h = 14695981039346656037u; /* FNV-1a */
-	for (; *text; text++)
-		h = (h ^ (unsigned char)*text) * 1099511628211u;
-	return h;
-}
-
 static void remember(const struct login_attempt *a)
 {
 	pthread_mutex_lock(&seen.lock);
-	seen.ring[seen.next++ % SEEN] = (struct wrong){loop_now_us() / 1000, hash_of(a->user), hash_of(a->address)};
+	seen.ring[seen.next++ % SEEN] =
+		(struct wrong){clock_monotonic_ms(), hash_text(HASH_START, a->user), hash_text(HASH_START, a->address)};
 	pthread_mutex_unlock(&seen.lock);
 }
 
 /* When the limit-th last of those since the edge leaves the window; 0: there are fewer. */
 static uint64_t recall(const struct login_attempt *a, uint64_t now_ms)
 {
-	uint64_t user = hash_of(a->user), address = hash_of(a->address), free_at = 0;
+	uint64_t user = hash_text(HASH_START, a->user), address = hash_text(HASH_START, a->address), free_at = 0;
 	unsigned users = 0, addresses = 0;
 	pthread_mutex_lock(&seen.lock);
 	for (size_t back = 1; back <= SEEN && back <= seen.next; back++) {
@@ -112,15 +105,14 @@ static enum verdict call(const struct login_attempt *a, const char *what, uint64
 		if (reply->elements > 1)
 			*retry_ms = (uint64_t)reply->element[1]->integer;
 	}
-	if (reply)
-		freeReplyObject(reply);
+	freeReplyObject(reply);
 	admin_redis_release(a->admin);
 	return verdict;
 }
 
 uint64_t login_limit_begin(struct login_attempt *a, struct admin *admin, const char *username, const char *peer)
 {
-	uint64_t began_ms = loop_now_us() / 1000, retry_ms = 0, random;
+	uint64_t began_ms = clock_monotonic_ms(), retry_ms = 0, random;
 	enum verdict verdict;
 	memset(a, 0, sizeof *a);
 	a->admin = admin;
@@ -129,7 +121,7 @@ uint64_t login_limit_begin(struct login_attempt *a, struct admin *admin, const c
 	secrets_random(&random, sizeof random);
 	snprintf(a->name, sizeof a->name, "%016" PRIx64, random);
 	while ((verdict = call(a, "try", &retry_ms)) == ASK_AGAIN) {
-		if (loop_now_us() / 1000 - began_ms > PATIENCE_MS)
+		if (clock_monotonic_ms() - began_ms > PATIENCE_MS)
 			return 1000;
 		usleep(PAUSE_MS * 1000);
 	}
@@ -138,7 +130,7 @@ uint64_t login_limit_begin(struct login_attempt *a, struct admin *admin, const c
 	a->announced = verdict == GO_ON;
 	if (a->announced)
 		return 0;
-	uint64_t now_ms = loop_now_us() / 1000, free_at = recall(a, now_ms);
+	uint64_t now_ms = clock_monotonic_ms(), free_at = recall(a, now_ms);
 	return free_at > now_ms ? free_at - now_ms : 0;
 }
 

@@ -12,9 +12,9 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 
 enum { LOG_MESSAGE_BYTES = 2048, LOG_LINE_BYTES = 6 * LOG_MESSAGE_BYTES + 256 };
@@ -33,16 +33,6 @@ void log_configure(enum log_level level, bool json)
 bool log_enabled(enum log_level level)
 {
 	return (int)level >= atomic_load_explicit(&log_least, memory_order_relaxed);
-}
-
-static size_t put_time(char *out, size_t size)
-{
-	struct timespec now;
-	struct tm utc;
-	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &utc);
-	size_t length = strftime(out, size, "%Y-%m-%dT%H:%M:%S", &utc);
-	return length + (size_t)snprintf(out + length, size - length, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
 /* Out has room for six bytes for each of text. */
@@ -73,13 +63,13 @@ void log_write(enum log_level level, const char *module, const char *format, ...
 	if (!log_enabled(level))
 		return;
 	bool json = atomic_load_explicit(&log_json, memory_order_relaxed);
-	char message[LOG_MESSAGE_BYTES], line[LOG_LINE_BYTES], at[32];
+	char message[LOG_MESSAGE_BYTES], line[LOG_LINE_BYTES], at[CLOCK_TEXT_BYTES];
 	va_list arguments;
 	va_start(arguments, format);
 	vsnprintf(message, sizeof message, format, arguments);
 	va_end(arguments);
 
-	put_time(at, sizeof at);
+	clock_format(at, clock_unix_ms(), true);
 	size_t length = (size_t)snprintf(line, 200,
 		json ? "{\"at\":\"%s\",\"level\":\"%s\",\"module\":\"%.32s\",\"message\":\"" : "%s %s %.32s: ", at,
 		level_names[level], module);

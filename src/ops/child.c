@@ -13,10 +13,10 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 
 extern char **environ;
 
@@ -99,18 +99,11 @@ static bool reap(struct child *c, int *status)
 	return true;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 enum child_event child_wait(struct child *c, int stop_fd, int timeout_ms, int *status)
 {
-	int64_t end = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
+	int64_t end = timeout_ms < 0 ? INT64_MAX : clock_monotonic_ms() + timeout_ms;
 	while (!reap(c, status)) {
-		int64_t left = end - now_ms();
+		int64_t left = end - clock_monotonic_ms();
 		if (left <= 0)
 			return CHILD_TIMEOUT;
 		if (c->pid_fd < 0 && left > POLL_WITHOUT_PIDFD_MS)

@@ -22,10 +22,10 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "ops/child.h"
 #include "ops/secret_file.h"
@@ -65,13 +65,6 @@ struct embedded_redis {
 	bool first_start_done, first_start_good;
 };
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* --- files and places --- */
 
 static bool take_lock(struct embedded_redis *r, const char *data_dir)
@@ -79,9 +72,9 @@ static bool take_lock(struct embedded_redis *r, const char *data_dir)
 	char *path = check_printf("%s/lock", data_dir), holder[32] = "";
 	bool locked = false;
 	r->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	for (int64_t end = now_ms() + LOCK_WAIT_MS; r->lock_fd >= 0; poll(NULL, 0, 20)) {
+	for (int64_t end = clock_monotonic_ms() + LOCK_WAIT_MS; r->lock_fd >= 0; poll(NULL, 0, 20)) {
 		locked = flock(r->lock_fd, LOCK_EX | LOCK_NB) == 0;
-		if (locked || errno != EWOULDBLOCK || now_ms() >= end)
+		if (locked || errno != EWOULDBLOCK || clock_monotonic_ms() >= end)
 			break;
 	}
 	if (locked) {
@@ -224,8 +217,7 @@ static enum ping ping(const struct embedded_redis *r)
 			result = PING_GOOD;
 		else if (reply && reply->type == REDIS_REPLY_ERROR)
 			result = strncmp(reply->str, "LOADING", 7) == 0 ? PING_LOADING : PING_ERROR;
-		if (reply)
-			freeReplyObject(reply);
+		freeReplyObject(reply);
 	}
 	if (context)
 		redisFree(context);
@@ -235,7 +227,7 @@ static enum ping ping(const struct embedded_redis *r)
 /* True: it answers. False: *why says what happened (malloc); NULL where the end was asked for. */
 static bool wait_until_ready(struct embedded_redis *r, char **why)
 {
-	int64_t started = now_ms(), limit = started + READY_LIMIT_MS;
+	int64_t started = clock_monotonic_ms(), limit = started + READY_LIMIT_MS;
 	for (enum ping state = PING_SILENT;;) {
 		int status;
 		switch (child_wait(&r->child, r->stop_fd, state == PING_LOADING ? 50 : READY_POLL_MS, &status)) {
@@ -255,7 +247,7 @@ static bool wait_until_ready(struct embedded_redis *r, char **why)
 			return true;
 		if (state == PING_LOADING)
 			limit = started + LOADING_LIMIT_MS;
-		if (now_ms() > limit) {
+		if (clock_monotonic_ms() > limit) {
 			*why = check_printf("%s does not answer: see %s/" LOG_FILE, r->program, r->directory);
 			return false;
 		}
@@ -326,7 +318,7 @@ static bool wait_for_end(struct embedded_redis *r, int *status)
 static void keep_alive(struct embedded_redis *r)
 {
 	for (int pause_ms = 0;;) {
-		int64_t started = now_ms();
+		int64_t started = clock_monotonic_ms();
 		int status = 0;
 		if (r->child.pid && !wait_for_end(r, &status))
 			break;
@@ -335,7 +327,7 @@ static void keep_alive(struct embedded_redis *r)
 			journal_add(MODULE, "the embedded redis-server ended with %s; starting it again", text);
 			free(text);
 		}
-		if (now_ms() - started > STABLE_MS)
+		if (clock_monotonic_ms() - started > STABLE_MS)
 			pause_ms = 0;
 		if (!pause_before_restart(r, pause_ms))
 			break;
@@ -392,13 +384,13 @@ struct embedded_redis *embedded_redis_start(const struct settings *s)
 	CHECK(r->stop_fd >= 0);
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->told, NULL);
-	int64_t started = now_ms();
+	int64_t started = clock_monotonic_ms();
 	if (!data_dir_make(s->server_data_dir) || !prepare(r, s->server_data_dir) || !start_supervisor(r)) {
 		embedded_redis_stop(r);
 		return NULL;
 	}
 	log_info(MODULE, "embedded redis-server, process %d, data in %s, ready after %d ms", embedded_redis_pid(r),
-		r->directory, (int)(now_ms() - started));
+		r->directory, (int)(clock_monotonic_ms() - started));
 	return r;
 }
 

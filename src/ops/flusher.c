@@ -6,9 +6,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "state/stats.h"
 #include "state/stats_aggregate.h"
@@ -23,13 +23,6 @@ struct flusher {
 	pthread_t thread;
 	atomic_bool stopping;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* Whether Redis answered. */
 static bool flush(struct flusher *f)
@@ -53,17 +46,17 @@ static void *run(void *argument)
 {
 	struct flusher *f = argument;
 	struct stats *stats = stats_aggregate_stats(f->aggregate);
-	int64_t flush_at_ms = now_ms() + FLUSH_MS;
+	int64_t flush_at_ms = clock_monotonic_ms() + FLUSH_MS;
 	bool quiet = false;
 	while (!atomic_load(&f->stopping)) {
-		int64_t left_ms = flush_at_ms - now_ms();
+		int64_t left_ms = flush_at_ms - clock_monotonic_ms();
 		int wait_ms = quiet || left_ms < TICK_MS ? (int)left_ms : TICK_MS;
 		stats_wait(stats, wait_ms > 0 ? wait_ms : 0, quiet);
 		/* What ends a quiet time may be an event that is not in the ring yet: look once more. */
 		quiet = stats_aggregate_drain(f->aggregate) == 0 && !quiet;
-		if (now_ms() >= flush_at_ms) {
+		if (clock_monotonic_ms() >= flush_at_ms) {
 			(void)!flush(f);
-			flush_at_ms = now_ms() + FLUSH_MS;
+			flush_at_ms = clock_monotonic_ms() + FLUSH_MS;
 		}
 	}
 	return NULL;

@@ -13,13 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <hiredis/hiredis.h>
 
 #include "base/check.h"
-#include "base/loop.h"
+#include "base/clock.h"
 #include "state/faults.h"
 #include "state/redis_sync.h"
 #include "state/redis_url.h"
@@ -59,13 +58,6 @@ struct watcher *watcher_new(struct store *store, const struct redis_address *add
 
 /* ---- load and publish ---- */
 
-static int64_t unix_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Takes the reference. */
 static void publish(struct watcher *w, struct snapshot *take_snapshot)
 {
@@ -84,7 +76,7 @@ static void note(struct watcher *w, bool ok, const struct faults *faults)
 	w->status.redis_ok = ok;
 	snprintf(w->status.redis_error, sizeof(w->status.redis_error), "%s", ok ? "" : faults->items[0]);
 	if (ok)
-		w->status.loaded_at_ms = unix_ms();
+		w->status.loaded_at_ms = clock_unix_ms();
 	pthread_mutex_unlock(&w->state_mutex);
 }
 
@@ -167,17 +159,17 @@ static bool wait_for_news(struct watcher *w, int64_t timeout_ms, bool *heard)
 static void *run(void *argument)
 {
 	struct watcher *w = argument;
-	int64_t now = (int64_t)(loop_now_us() / 1000), due = now;
+	int64_t now = clock_monotonic_ms(), due = now;
 	bool stop = false, heard, was_listening;
 	while (!stop) {
 		if (now >= due) {
 			was_listening = w->listening;
 			listen_again(w, watcher_reload_now(w));
 			/* What changed before the subscription began is found by one more look. */
-			due = (int64_t)(loop_now_us() / 1000) + (w->listening && !was_listening ? DEBOUNCE_MS : LOOK_MS);
+			due = clock_monotonic_ms() + (w->listening && !was_listening ? DEBOUNCE_MS : LOOK_MS);
 		}
-		stop = wait_for_news(w, due - (int64_t)(loop_now_us() / 1000), &heard);
-		now = (int64_t)(loop_now_us() / 1000);
+		stop = wait_for_news(w, due - clock_monotonic_ms(), &heard);
+		now = clock_monotonic_ms();
 		if (heard && due > now + DEBOUNCE_MS)
 			due = now + DEBOUNCE_MS;
 	}

@@ -134,14 +134,10 @@ struct cJSON *admission_usage_json(struct redis_sync *redis, const struct subjec
 		json = usage_json(fields, events, history,
 			atof(now->element[0]->str) * 1000 + atof(now->element[1]->str) / 1000);
 	}
-	if (state)
-		freeReplyObject(state);
-	if (events)
-		freeReplyObject(events);
-	if (history)
-		freeReplyObject(history);
-	if (now)
-		freeReplyObject(now);
+	freeReplyObject(state);
+	freeReplyObject(events);
+	freeReplyObject(history);
+	freeReplyObject(now);
 	return json;
 }
 
@@ -184,7 +180,6 @@ bool admission_key_reset(struct redis_sync *redis, const struct vendor_key *key)
 	vendor_key_name(key, name);
 	redisReply *reply = redis_sync_command(redis, "EVAL %s 1 %s", script, name);
 	bool fine = reply && reply->type == REDIS_REPLY_INTEGER;
-	if (reply)
-		freeReplyObject(reply);
+	freeReplyObject(reply);
 	return fine;
 }

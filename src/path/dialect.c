@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 struct status_name {
 	uint16_t status;
@@ -119,11 +120,8 @@ static bool anthropic_limit(struct buf *out, const char *what, const struct dial
 {
 	if (!l->limit)
 		return true;
-	time_t at = time(NULL) + (time_t)((l->reset_ms + 999) / 1000);
-	struct tm utc;
-	char reset[32];
-	gmtime_r(&at, &utc);
-	strftime(reset, sizeof reset, "%Y-%m-%dT%H:%M:%SZ", &utc);
+	char reset[CLOCK_TEXT_BYTES];
+	clock_format(reset, clock_unix_ms() + (int64_t)l->reset_ms + 999, false);
 	return buf_printf(out,
 		"anthropic-ratelimit-%s-limit: %llu\r\nanthropic-ratelimit-%s-remaining: %llu\r\nanthropic-ratelimit-%s-reset: %s\r\n",
 		what, (unsigned long long)l->limit, what, (unsigned long long)l->remaining, what, reset);

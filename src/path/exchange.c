@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "path/dialect.h"
 #include "path/exchange_state.h"
@@ -122,7 +123,7 @@ static struct exchange *new_exchange(struct plane *p, struct front *f)
 	ex->task.run = run;
 	ex->deadline.on_due = on_deadline;
 	ex->patience.on_due = on_patience_over;
-	ex->begun_us = loop_now_us();
+	ex->begun_us = clock_monotonic_us();
 	ex->pin = plane_pin(p);
 	ex->up.finished = true;
 	return ex;
@@ -541,7 +542,7 @@ static void release(struct exchange *ex)
 
 static enum step step_settle(struct exchange *ex)
 {
-	uint64_t now_us = loop_now_us();
+	uint64_t now_us = clock_monotonic_us();
 	struct usage usage = {0};
 	struct front *f = ex->front;
 	struct plane *p = ex->plane;

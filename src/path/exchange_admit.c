@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "path/exchange_state.h"
 #include "path/identity.h"
 #include "state/stats.h"
@@ -19,20 +20,13 @@ static size_t gather_credentials(const struct exchange *ex, struct identity_cred
 	size_t count = 0;
 	for (unsigned i = 0; i < ex->request->field_count && count < CREDENTIALS_MAX - 1; i++) {
 		const struct http_field *f = &ex->request->fields[i];
-		enum identity_place place = identity_place_of_field(f->name, f->name_length);
+		enum identity_place place = identity_place_of_field((enum http_field_id)f->id);
 		if (place != IDENTITY_NO_PLACE)
 			out[count++] = (struct identity_credential){place, f->value, f->value_length};
 	}
 	if (ex->query.length > 1)
 		out[count++] = (struct identity_credential){IDENTITY_QUERY, ex->query.at + 1, ex->query.length - 1};
 	return count;
-}
-
-static int64_t unix_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 enum step step_identify(struct exchange *ex)
@@ -44,7 +38,7 @@ enum step step_identify(struct exchange *ex)
 		return STEP_COLLECT;
 	size_t count = gather_credentials(ex, credentials);
 	enum problem_id problem = identity_decide(ex->plane->identity, ex->pin->snapshot, ex->mapping, credentials, count,
-		unix_ms(), &ex->managed->subject);
+		clock_unix_ms(), &ex->managed->subject);
 	return problem == PROBLEM_NONE ? STEP_COLLECT : exchange_fail(ex, problem, NULL);
 }
 
@@ -159,7 +153,7 @@ enum step step_admit(struct exchange *ex)
 	if (m->admission.problem != PROBLEM_NONE)
 		return exchange_refuse(ex);
 	m->admitted = true;
-	m->attempt_us = loop_now_us();
+	m->attempt_us = clock_monotonic_us();
 	return STEP_SEND;
 }
 
@@ -195,7 +189,7 @@ static uint64_t retry_after_ms(const struct http_head *answer)
 static void count_attempt(struct exchange *ex, unsigned status)
 {
 	struct managed *m = ex->managed;
-	uint64_t now_us = loop_now_us();
+	uint64_t now_us = clock_monotonic_us();
 	struct stats_event event = {
 		.kind = STATS_ATTEMPT,
 		.status = (uint16_t)status,
@@ -282,7 +276,7 @@ enum step step_next_key(struct exchange *ex)
 		return ex->timed_out ? exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, NULL) : STEP_STAY;
 	m->asked = false;
 	if (m->admission.problem == PROBLEM_NONE) {
-		m->attempt_us = loop_now_us();
+		m->attempt_us = clock_monotonic_us();
 		set_aside(ex);
 		return exchange_retry(ex);
 	}

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "path/exchange_state.h"
 #include "path/rewrite.h"
 #include "state/settings.h"
@@ -214,13 +215,13 @@ static enum step take_head(struct exchange *ex, char *data, size_t length)
 		enum step next = store_partial(ex, data, length);
 		return next == STEP_STAY ? STEP_NEXT_KEY : next;
 	}
-	uint64_t read_us = loop_now_us();
+	uint64_t read_us = clock_monotonic_us();
 	size_t head_length = head->length;
 	enum step next = begin_answer(ex, head);
 	if (next == STEP_STAY)
 		next = take_content(ex, data + head_length, length - head_length);
 	buf_free(&ex->partial);
-	ex->answered_us = loop_now_us();
+	ex->answered_us = clock_monotonic_us();
 	ex->overhead_us += (uint32_t)(ex->answered_us - read_us);
 	return next;
 }

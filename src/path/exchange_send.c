@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "path/dialect.h"
 #include "path/egress.h"
 #include "path/exchange_state.h"
@@ -322,7 +323,7 @@ enum step exchange_pump_up(struct exchange *ex)
 /* The time in the queue is nobody's fault. It is told in milliseconds, which may be one more than it was. */
 static void count_overhead(struct exchange *ex)
 {
-	uint64_t so_far_us = loop_now_us() - ex->begun_us;
+	uint64_t so_far_us = clock_monotonic_us() - ex->begun_us;
 	uint64_t waited_us = ex->managed ? ex->managed->admission.waited_ms * 1000 : 0;
 	ex->overhead_us += (uint32_t)(so_far_us > waited_us ? so_far_us - waited_us : 0);
 }
@@ -345,7 +346,7 @@ static enum step send_first(struct exchange *ex)
 	if (next != STEP_STAY)
 		return next;
 	if (!ex->sent_us)
-		ex->sent_us = loop_now_us();
+		ex->sent_us = clock_monotonic_us();
 	if (ex->expects)
 		loop_timer_set(ex->plane->loop, &ex->patience, loop_now_ms(ex->plane->loop) + PATIENCE_MS);
 	return STEP_RELAY;

@@ -10,6 +10,7 @@
 #include <openssl/crypto.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "base/text.h"
 #include "state/secrets.h"
 
@@ -32,22 +33,20 @@ struct identity {
 
 /* ---- places ---- */
 
-enum identity_place identity_place_of_field(const char *name, size_t length)
+enum identity_place identity_place_of_field(enum http_field_id id)
 {
-	static const struct {
-		const char *name;
-		size_t length;
-		enum identity_place place;
-	} fields[] = {
-		{"authorization", 13, IDENTITY_AUTHORIZATION},
-		{"x-api-key", 9, IDENTITY_X_API_KEY},
-		{"x-goog-api-key", 14, IDENTITY_X_GOOG_API_KEY},
-		{"api-key", 7, IDENTITY_API_KEY},
-	};
-	for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-		if (fields[i].length == length && strncasecmp(fields[i].name, name, length) == 0)
-			return fields[i].place;
-	return IDENTITY_NO_PLACE;
+	switch (id) {
+	case HTTP_AUTHORIZATION:
+		return IDENTITY_AUTHORIZATION;
+	case HTTP_X_API_KEY:
+		return IDENTITY_X_API_KEY;
+	case HTTP_X_GOOG_API_KEY:
+		return IDENTITY_X_GOOG_API_KEY;
+	case HTTP_API_KEY:
+		return IDENTITY_API_KEY;
+	default:
+		return IDENTITY_NO_PLACE;
+	}
 }
 
 /* "Bearer" 1*SP token, RFC 6750 2.1; the scheme in any case. */
@@ -144,10 +143,8 @@ void identity_free(struct identity *identity)
 /* By the end of the token: its signature, which nobody can choose. */
 static struct remembered *slot(struct identity *identity, const char *token, size_t length)
 {
-	uint32_t h = 2166136261u;
-	for (size_t i = length > 32 ? length - 32 : 0; i < length; i++)
-		h = (h ^ (unsigned char)token[i]) * 16777619u;
-	return &identity->tokens[h % REMEMBERED];
+	size_t tail = length < 32 ? length : 32;
+	return &identity->tokens[hash_bytes(HASH_START, token + length - tail, tail) % REMEMBERED];
 }
 
 static const struct subject *recall(struct identity *identity, const struct snapshot *s, const char *token,

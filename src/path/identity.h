@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/http1.h"
 #include "state/problem.h"
 #include "state/snapshot.h"
 
@@ -33,8 +34,8 @@ struct identity_credential { /* borrowed bytes as they came; fields repeated are
 	size_t length;
 };
 
-/* Which of the four fields this name (any case) is, or IDENTITY_NO_PLACE. */
-enum identity_place identity_place_of_field(const char *name, size_t length);
+/* Which of the four fields this is, or IDENTITY_NO_PLACE. */
+enum identity_place identity_place_of_field(enum http_field_id id);
 
 struct identity; /* a worker's memory of tokens already verified: at most 4096 of up to 1 KiB */
 

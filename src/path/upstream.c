@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "path/connector.h"
 #include "state/snapshot.h"
 
@@ -19,7 +20,7 @@ enum { GROUP_BUCKETS = 256, SWEEP_MS = 5000 };
 struct upstream_group {
 	struct upstream_group *next; /* in its bucket */
 	struct upstream *idle;       /* the one used last first */
-	uint32_t hash;
+	uint64_t hash;
 	uint32_t connections;
 	uint16_t port;
 	bool tls;
@@ -34,15 +35,12 @@ struct upstream_pool {
 	struct upstream_group *buckets[GROUP_BUCKETS];
 };
 
-static uint32_t hash_target(const struct target *t)
+static uint64_t hash_target(const struct target *t)
 {
-	uint32_t hash = 2166136261u ^ t->port ^ (t->tls ? 0x10000u : 0);
-	for (const char *c = t->host; *c; c++)
-		hash = (hash ^ (unsigned char)*c) * 16777619u;
-	return hash;
+	return hash_text(HASH_START ^ t->port ^ (t->tls ? 0x10000u : 0), t->host);
 }
 
-static struct upstream_group *find_group(struct upstream_pool *p, const struct target *t, uint32_t hash)
+static struct upstream_group *find_group(struct upstream_pool *p, const struct target *t, uint64_t hash)
 {
 	struct upstream_group *g = p->buckets[hash % GROUP_BUCKETS];
 	while (g && !(g->hash == hash && g->port == t->port && g->tls == t->tls && strcmp(g->host, t->host) == 0))
@@ -52,7 +50,7 @@ static struct upstream_group *find_group(struct upstream_pool *p, const struct t
 
 static struct upstream_group *make_group(struct upstream_pool *p, const struct target *t)
 {
-	uint32_t hash = hash_target(t);
+	uint64_t hash = hash_target(t);
 	struct upstream_group *g = find_group(p, t, hash);
 	if (g)
 		return g;

@@ -10,10 +10,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include <cjson/cJSON.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 enum { JOURNAL_ENTRIES = 100, JOURNAL_LOG_AGAIN_MS = 60000 };
@@ -28,13 +28,6 @@ struct entry {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct entry entries[JOURNAL_ENTRIES];
 static size_t entry_count; /* ever added; the newest is at (entry_count - 1) % JOURNAL_ENTRIES */
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* Under the lock. True where a log line is due. */
 static bool add(const struct entry *fresh)
@@ -60,7 +53,7 @@ void journal_add(const char *source, const char *format, ...)
 	vsnprintf(fresh.message, sizeof fresh.message, format, arguments);
 	va_end(arguments);
 	snprintf(fresh.source, sizeof fresh.source, "%s", source);
-	fresh.at_ms = fresh.logged_at_ms = now_ms();
+	fresh.at_ms = fresh.logged_at_ms = clock_unix_ms();
 
 	pthread_mutex_lock(&lock);
 	bool log = add(&fresh);
@@ -71,12 +64,8 @@ void journal_add(const char *source, const char *format, ...)
 
 static cJSON *entry_to_json(const struct entry *e)
 {
-	char at[40];
-	struct tm utc;
-	time_t seconds = (time_t)(e->at_ms / 1000);
-	gmtime_r(&seconds, &utc);
-	size_t length = strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%S", &utc);
-	snprintf(at + length, sizeof at - length, ".%03dZ", (int)(e->at_ms % 1000));
+	char at[CLOCK_TEXT_BYTES];
+	clock_format(at, e->at_ms, true);
 
 	cJSON *object = cJSON_CreateObject();
 	cJSON_AddStringToObject(object, "at", at);

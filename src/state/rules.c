@@ -12,7 +12,7 @@
 #include "state/snapshot.h"
 
 /* clang-format off */
-enum { PREFIX_CHARS_MAX = 128, TARGET_CHARS_MAX = 2048, ID_CHARS_MAX = 64, USERNAME_BYTES_MAX = 128,
+enum { TARGET_CHARS_MAX = 2048, ID_CHARS_MAX = 64, USERNAME_BYTES_MAX = 128,
 	SECRET_CHARS_MAX = 4096, PASSWORD_BYTES_MAX = 511, HOST_CHARS_MAX = 253, LABEL_CHARS_MAX = 63 };
 /* clang-format on */
 
@@ -43,7 +43,7 @@ bool rules_is_reserved(const char *path, size_t length)
 const char *rules_check_prefix(const char *text)
 {
 	size_t length = strlen(text);
-	if (length == 0 || length > PREFIX_CHARS_MAX)
+	if (length == 0 || length > RULES_PREFIX_CHARS_MAX)
 		return "must have 1 to 128 characters";
 	if (text[0] != '/')
 		return "must start with /";

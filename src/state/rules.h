@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { RULES_PREFIX_CHARS_MAX = 128 };
+
 struct arena;
 struct target;
 

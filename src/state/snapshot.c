@@ -12,10 +12,10 @@
 
 #include "base/arena.h"
 #include "base/check.h"
+#include "base/hash.h"
+#include "state/rules.h"
 #include "state/snapshot_build.h"
 #include "state/stats.h"
-
-enum { PREFIX_CHARS_MAX = 128 };
 
 struct list { /* grows; of pointers */
 	void **items;
@@ -39,7 +39,7 @@ struct snapshot {
 	struct subjects *clients, *users;
 	const struct mapping **routes; /* NULL: free */
 	size_t route_mask;
-	bool has_length[PREFIX_CHARS_MAX + 1];
+	bool has_length[RULES_PREFIX_CHARS_MAX + 1];
 };
 
 static void *list_add(struct list *list, void *item)
@@ -257,12 +257,6 @@ static void make_pools(struct snapshot *s)
 	}
 }
 
-static uint64_t hash_step(uint64_t hash, char c) /* FNV-1a */
-{
-	return (hash ^ (uint8_t)c) * 0x100000001b3u;
-}
-#define HASH_START 0xcbf29ce484222325u
-
 static size_t hash_place(uint64_t hash, size_t mask)
 {
 	return (hash ^ hash >> 32) & mask;
@@ -274,10 +268,8 @@ static void make_routes(struct snapshot *s)
 	s->routes = arena_alloc(s->arena, (s->route_mask + 1) * sizeof(*s->routes));
 	for (size_t i = 0; i < s->mappings.count; i++) {
 		const struct mapping *mapping = s->mappings.items[i];
-		uint64_t hash = HASH_START;
-		CHECK(mapping->prefix_length <= PREFIX_CHARS_MAX);
-		for (size_t c = 0; c < mapping->prefix_length; c++)
-			hash = hash_step(hash, mapping->prefix[c]);
+		CHECK(mapping->prefix_length <= RULES_PREFIX_CHARS_MAX);
+		uint64_t hash = hash_bytes(HASH_START, mapping->prefix, mapping->prefix_length);
 		size_t at = hash_place(hash, s->route_mask);
 		while (s->routes[at])
 			at = (at + 1) & s->route_mask;
@@ -358,10 +350,10 @@ const struct mapping *snapshot_route(const struct snapshot *s, const char *path,
 	struct {
 		uint64_t hash;
 		size_t length;
-	} ends[PREFIX_CHARS_MAX / 2 + 2];
+	} ends[RULES_PREFIX_CHARS_MAX / 2 + 2];
 	size_t count = 0;
 	uint64_t hash = HASH_START;
-	for (size_t i = 0; i <= length && i <= PREFIX_CHARS_MAX; i++) {
+	for (size_t i = 0; i <= length && i <= RULES_PREFIX_CHARS_MAX; i++) {
 		if (i && (i == length || path[i] == '/') && s->has_length[i]) {
 			ends[count].hash = hash;
 			ends[count++].length = i;
@@ -369,7 +361,7 @@ const struct mapping *snapshot_route(const struct snapshot *s, const char *path,
 				break; /* more than a prefix can have segments: empty ones, which match nothing */
 		}
 		if (i < length)
-			hash = hash_step(hash, path[i]);
+			hash = hash_byte(hash, (unsigned char)path[i]);
 	}
 	while (count--) {
 		const struct mapping *mapping = find_route(s, path, ends[count].length, ends[count].hash);

@@ -8,9 +8,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "state/problem.h"
 #include "state/stats_window.h"
 
@@ -50,21 +50,14 @@ struct stats_aggregate {
 	size_t cpu_count;
 };
 
-static int64_t clock_us(clockid_t clock)
-{
-	struct timespec t;
-	clock_gettime(clock, &t);
-	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
 static int64_t running_second(const struct stats_aggregate *a)
 {
-	return (clock_us(CLOCK_MONOTONIC) + a->shift_us) / 1000000;
+	return (clock_monotonic_us() + a->shift_us) / 1000000;
 }
 
 static void sample_cpu(struct stats_aggregate *a)
 {
-	struct cpu_sample now = {clock_us(CLOCK_MONOTONIC), clock_us(CLOCK_PROCESS_CPUTIME_ID)};
+	struct cpu_sample now = {clock_monotonic_us(), clock_read_us(CLOCK_PROCESS_CPUTIME_ID)};
 	a->cpu[a->cpu_count++ % CPU_SAMPLES] = now;
 }
 
@@ -72,8 +65,8 @@ struct stats_aggregate *stats_aggregate_new(struct stats *s)
 {
 	struct stats_aggregate *a = check_calloc(1, sizeof *a);
 	a->stats = s;
-	a->birth_us = clock_us(CLOCK_MONOTONIC);
-	a->shift_us = clock_us(CLOCK_REALTIME) - a->birth_us;
+	a->birth_us = clock_monotonic_us();
+	a->shift_us = clock_read_us(CLOCK_REALTIME) - a->birth_us;
 	a->second = running_second(a);
 	a->all.window = stats_window_new(a->second);
 	pthread_mutex_init(&a->lock, NULL);
@@ -239,7 +232,7 @@ size_t stats_aggregate_drain(struct stats_aggregate *a)
 	int64_t second = running_second(a);
 	if (second > a->second)
 		turn_second(a, second);
-	a->drain_ms = clock_us(CLOCK_REALTIME) / 1000;
+	a->drain_ms = clock_unix_ms();
 	size_t drained = stats_drain(a->stats, on_event, on_slot_gone, a);
 	pthread_mutex_unlock(&a->lock);
 	return drained;
@@ -278,20 +271,20 @@ struct stats *stats_aggregate_stats(const struct stats_aggregate *a)
 int64_t stats_aggregate_unix_second(const struct stats_aggregate *a, int64_t second)
 {
 	/* Whole seconds only, so that a second keeps its time unless the wall clock was set. */
-	int64_t shift_us = clock_us(CLOCK_REALTIME) - clock_us(CLOCK_MONOTONIC);
+	int64_t shift_us = clock_read_us(CLOCK_REALTIME) - clock_monotonic_us();
 	int64_t set_us = shift_us - a->shift_us;
 	return second + (set_us + (set_us < 0 ? -500000 : 500000)) / 1000000;
 }
 
 double stats_aggregate_uptime_seconds(const struct stats_aggregate *a)
 {
-	return (double)(clock_us(CLOCK_MONOTONIC) - a->birth_us) / 1e6;
+	return (double)(clock_monotonic_us() - a->birth_us) / 1e6;
 }
 
 double stats_aggregate_cpu_percent(struct stats_aggregate *a)
 {
-	int64_t now_us = clock_us(CLOCK_MONOTONIC);
-	int64_t cpu_us = clock_us(CLOCK_PROCESS_CPUTIME_ID);
+	int64_t now_us = clock_monotonic_us();
+	int64_t cpu_us = clock_read_us(CLOCK_PROCESS_CPUTIME_ID);
 	int64_t limit_us = now_us - (STATS_WINDOW_SECONDS + 2) * INT64_C(1000000);
 	pthread_mutex_lock(&a->lock);
 	size_t held = a->cpu_count < CPU_SAMPLES ? a->cpu_count : CPU_SAMPLES;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "base/log.h"
 
 static void add_page(struct stats *s, uint32_t slot)
@@ -52,17 +53,11 @@ static void *grow(void *array, size_t *capacity, size_t size)
 	return array;
 }
 
-/* FNV-1a, 32 bits. */
-static uint32_t hash_text(uint32_t hash, const char *text)
-{
-	for (; text && *text; text++)
-		hash = (hash ^ (uint8_t)*text) * UINT32_C(16777619);
-	return (hash ^ 0xff) * UINT32_C(16777619);
-}
-
 static uint32_t *bucket_of(struct stats_slots *l, enum stats_slot_kind kind, const char *name, const char *name2)
 {
-	uint32_t hash = hash_text(hash_text(UINT32_C(2166136261) ^ (uint32_t)kind, name), name2);
+	uint64_t hash = hash_byte(hash_text(HASH_START ^ kind, name), 0xff);
+	if (name2)
+		hash = hash_text(hash, name2);
 	return &l->buckets[hash & (l->bucket_count - 1)];
 }
 

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "state/stats.h"
 
 struct seen {
@@ -268,13 +269,6 @@ static void test_nothing_is_lost_between_threads(void **state)
 	stats_free(s);
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static void *record_soon(void *argument)
 {
 	nanosleep(&(struct timespec){.tv_nsec = 50 * 1000000}, NULL);
@@ -296,27 +290,27 @@ static void test_waiting_ends_when_there_is_something(void **state)
 	struct stats *s = stats_new(1, true);
 	struct seen seen = {0};
 	pthread_t thread;
-	int64_t start = now_ms();
+	int64_t start = clock_monotonic_ms();
 	pthread_create(&thread, NULL, record_soon, s);
 	stats_wait(s, 5000, true);
-	assert_in_range(now_ms() - start, 30, 2000);
+	assert_in_range(clock_monotonic_ms() - start, 30, 2000);
 	pthread_join(thread, NULL);
 	stats_wait(s, 5000, true); /* the event is still in the ring */
-	assert_in_range(now_ms() - start, 30, 2000);
+	assert_in_range(clock_monotonic_ms() - start, 30, 2000);
 	drain(s, &seen);
 
-	start = now_ms();
+	start = clock_monotonic_ms();
 	pthread_create(&thread, NULL, fill_half_soon, s);
 	stats_wait(s, 5000, false);
-	assert_in_range(now_ms() - start, 30, 2000);
+	assert_in_range(clock_monotonic_ms() - start, 30, 2000);
 	pthread_join(thread, NULL);
 
-	start = now_ms();
+	start = clock_monotonic_ms();
 	stats_wake(s);
 	stats_wait(s, 5000, false);
-	assert_in_range(now_ms() - start, 0, 2000);
+	assert_in_range(clock_monotonic_ms() - start, 0, 2000);
 	stats_wait(s, 60, false);
-	assert_in_range(now_ms() - start, 50, 3000);
+	assert_in_range(clock_monotonic_ms() - start, 50, 3000);
 	stats_free(s);
 }
 

@@ -4,11 +4,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <time.h>
 #include <cmocka.h>
 
 #include <cjson/cJSON.h>
 
+#include "base/clock.h"
 #include "ops/watcher.h"
 #include "redis_fixture.h"
 #include "state/faults.h"
@@ -42,18 +42,11 @@ static bool has(struct node *node, const char *path)
 	return routed;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static void wait_until(struct node *node, const char *path, bool wanted, int64_t within_ms)
 {
-	int64_t start = now_ms();
+	int64_t start = clock_monotonic_ms();
 	while (has(node, path) != wanted) {
-		if (now_ms() - start > within_ms)
+		if (clock_monotonic_ms() - start > within_ms)
 			fail_msg("%s is not %s within %d ms", path, wanted ? "there" : "gone", (int)within_ms);
 		usleep(2000);
 	}
@@ -147,11 +140,11 @@ static void test_outage(void **state)
 	struct watcher_status status;
 	(void)state;
 	redis_fixture_kill(&redis);
-	int64_t start = now_ms();
+	int64_t start = clock_monotonic_ms();
 	do {
 		usleep(5000);
 		watcher_status(nodes[0].watcher, &status);
-	} while (status.redis_ok && now_ms() - start < 3000);
+	} while (status.redis_ok && clock_monotonic_ms() - start < 3000);
 	assert_false(status.redis_ok);
 	assert_non_null(strstr(status.redis_error, "connect"));
 	assert_false(watcher_reload_now(nodes[0].watcher));
@@ -164,7 +157,7 @@ static void test_outage(void **state)
 	do {
 		usleep(5000);
 		watcher_status(nodes[0].watcher, &status);
-	} while (!status.redis_ok && now_ms() - start < 6000);
+	} while (!status.redis_ok && clock_monotonic_ms() - start < 6000);
 	assert_true(status.redis_ok);
 	assert_true(has(&nodes[0], "/openai"));
 	usleep(1500000); /* listening again */
