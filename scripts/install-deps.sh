@@ -45,7 +45,7 @@ RUN_PACKAGES="gcc libc6-dev make pkg-config ca-certificates redis-server uacme l
 	libcurl4-openssl-dev libssl-dev libcjson-dev libinih-dev libjwt-dev libcrypt-dev
 	zlib1g-dev libbrotli-dev libzstd-dev"
 TEST_PACKAGES="python3 python3-venv libcmocka-dev clang shellcheck openssl curl
-	prometheus procps"
+	prometheus procps faketime"
 [ "$SYSTEM" = ubuntu ] || TEST_PACKAGES="$TEST_PACKAGES chromium pebble" # a snap there; Playwright brings its own
 BENCH_PACKAGES="python3 nginx-light haproxy wrk procps"
 SOURCE_PACKAGES="dpkg-dev xz-utils patch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -14,16 +15,35 @@ import redis
 from .process import HeldPort
 
 
-class Redis:
-    """transport: "unix", "tcp" or "tls". Keeps nothing on disk: it comes back empty."""
+def library() -> str:
+    found = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    assert found, "libfaketime is missing: scripts/install-deps.sh test"
+    return str(found[0])
 
-    def __init__(self, transport: str = "unix", password: str = "", authority=None, notifications: bool = False, database: int = 0):
+
+class Redis:
+    """transport: "unix", "tcp" or "tls". Keeps nothing on disk: it comes back empty.
+
+    With `clock`, advance() moves the time that it tells, and by which its keys expire.
+    """
+
+    def __init__(
+        self,
+        transport: str = "unix",
+        password: str = "",
+        authority=None,
+        notifications: bool = False,
+        database: int = 0,
+        clock: bool = False,
+    ):
         self.folder = Path(tempfile.mkdtemp(prefix="apiproxy-redis-"))
         self.transport = transport
         self.password = password
         self.authority = authority
         self.notifications = notifications
         self.database = database
+        self.ahead = 0.0  # of the true time, in seconds
+        self.clock = self.folder / "clock" if clock else None
         self.held = HeldPort() if transport != "unix" else None
         self.socket = self.folder / "redis.sock"
         self.process: subprocess.Popen | None = None
@@ -62,10 +82,32 @@ class Redis:
             options += ["--notify-keyspace-events", "KEA"]
         return options
 
+    def advance(self, seconds: float):
+        """From now on its clock is that much later."""
+        self.ahead += seconds
+        self.clock.with_suffix(".new").write_text(f"{self.ahead:+.3f}")
+        self.clock.with_suffix(".new").rename(self.clock)
+
+    def time(self) -> float:
+        seconds, microseconds = self.client.time()
+        return seconds + microseconds / 1e6
+
+    def _environment(self) -> dict[str, str]:
+        if not self.clock:
+            return dict(os.environ)
+        self.advance(0)
+        # libc's malloc goes before jemalloc, which would ask for the time before libfaketime can tell it.
+        preload = f"{library()} libc.so.6"
+        faked = {"LD_PRELOAD": preload, "FAKETIME_TIMESTAMP_FILE": str(self.clock), "FAKETIME_NO_CACHE": "1"}
+        return {**os.environ, **faked, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
     def start(self):
         """Starts it, empty."""
         self.process = subprocess.Popen(
-            ["redis-server", *self._arguments()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["redis-server", *self._arguments()],
+            env=self._environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         self.client = self._connect()
         deadline = time.monotonic() + 10
