@@ -106,6 +106,18 @@ long io_read(struct io *io, void *data, size_t length)
 	return IO_ERROR;
 }
 
+bool io_has_hung_up(struct io *io)
+{
+	char byte;
+	if (io->tls && io->readable && !io->hangup) {
+		ERR_clear_error();
+		int count = SSL_peek(io->tls, &byte, 1);
+		if (count <= 0)
+			tls_result(io, count, &io->readable);
+	}
+	return io->hangup;
+}
+
 /* One record from many parts: small parts sent alone would each become a record. A retry after
  * WANT_WRITE starts with the same bytes, which is what OpenSSL asks for. */
 static long tls_write(struct io *io, const struct iovec *parts, int count)

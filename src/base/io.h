@@ -35,6 +35,9 @@ void io_set_reset_on_close(struct io *io);          /* the peer shall see RST, n
 
 long io_read(struct io *io, void *data, size_t length);             /* bytes, or IO_… */
 long io_write(struct io *io, const struct iovec *parts, int count); /* bytes, or IO_AGAIN, IO_ERROR */
+/* hangup, also where the peer says it inside of TLS (close_notify) and no event tells: looks for it behind
+ * what was read, and reads nothing. */
+bool io_has_hung_up(struct io *io);
 /* How many bytes the kernel would take now, at least; 0 where it does not say (TLS). */
 size_t io_room(const struct io *io);
 int io_handshake(struct io *io); /* TLS, either side: 1 done, IO_AGAIN, IO_ERROR */

@@ -58,7 +58,7 @@ static bool client_has_gone(const struct exchange *ex)
 {
 	if (ex->client_gone || ex->front->io.dead)
 		return true;
-	return ex->front->io.hangup && !ex->tunnel && !ex->internal;
+	return !ex->tunnel && !ex->internal && io_has_hung_up(&ex->front->io);
 }
 
 static void dispose(struct exchange *ex)

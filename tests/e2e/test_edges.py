@@ -7,6 +7,7 @@ import time
 import pytest
 
 from support.gateway import Gateway
+from support.process import eventually
 from support.wire import Broken, Closed, RawClient, RawServer, chunk, chunked, request_bytes
 
 CHUNKED = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -286,7 +287,7 @@ def test_events_step_by_step_over_tls(tls_gateway, authority, upstream_tls):
             assert client.read_chunk() == b"down %d" % number
 
 
-@pytest.mark.parametrize("how", ["cut", "reset"])
+@pytest.mark.parametrize("how", ["cut", "reset", "farewell"])
 @pytest.mark.parametrize("began", [False, True])
 def test_hang_up_over_tls(tls_gateway, server, how, began):
     client = tls_gateway.connect()
@@ -299,6 +300,21 @@ def test_hang_up_over_tls(tls_gateway, server, how, began):
         client.read_chunk()
     getattr(client, how)()
     assert upstream.wait_end(1)
+
+
+def test_farewell_behind_a_body_that_nobody_reads(tls_gateway, vendor):
+    """In a queue the body waits where it is; what comes behind it is noticed all the same."""
+    prefix = tls_gateway.route(vendor.url, queue={"rate_per_second": 0.1, "capacity": 1, "timeout_seconds": 30})
+    assert tls_gateway.get(prefix + "/first").status == 200
+    client = tls_gateway.connect()
+    client.send(request_bytes("POST", prefix + "/waits", [], b"body"))
+
+    def active():
+        return tls_gateway.get("/stats").json()["performance"]["active_requests"]
+
+    eventually(active, 3)
+    client.farewell()
+    eventually(lambda: not active(), 1)
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

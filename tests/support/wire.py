@@ -264,6 +264,14 @@ class Connection:
         except OSError:
             pass
 
+    def farewell(self):
+        """Ends TLS (close_notify), not the connection, and waits for no answer."""
+        self.sock.setblocking(False)
+        try:
+            self.sock.unwrap()
+        except (ssl.SSLError, ConnectionError):
+            pass
+
     def reset(self):
         """Ends the connection with RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
