@@ -132,6 +132,17 @@ static bool in_block(const char *host, const char *block)
 	return !(bits % 8) || (a[bits / 8] & mask) == (b[bits / 8] & mask);
 }
 
+/* Takes ":PORT" off an entry. 0: it has none. */
+static unsigned take_port(char *entry)
+{
+	char *colon = strrchr(entry, ':');
+	bool bare_ipv6 = colon && strchr(entry, ':') != colon && colon[-1] != ']';
+	if (!colon || bare_ipv6 || colon[1 + strspn(colon + 1, "0123456789")])
+		return 0;
+	*colon = 0;
+	return (unsigned)atoi(colon + 1);
+}
+
 static bool entry_matches(const char *entry, const char *host)
 {
 	size_t entry_length = strlen(entry);
@@ -148,7 +159,7 @@ static bool entry_matches(const char *entry, const char *host)
 	return strcasecmp(tail, entry) == 0 && (tail == host || tail[-1] == '.');
 }
 
-static bool is_direct(const char *host)
+static bool is_direct(const struct target *target)
 {
 	char entry[256];
 	const char *at = no_proxy;
@@ -157,7 +168,8 @@ static bool is_direct(const char *host)
 		if (length && length < sizeof entry) {
 			memcpy(entry, at, length);
 			entry[length] = 0;
-			if (entry_matches(entry, host))
+			unsigned port = take_port(entry);
+			if ((!port || port == target->port) && entry_matches(entry, target->host))
 				return true;
 		}
 		at += length + strspn(at + length, ", ");
@@ -168,7 +180,7 @@ static bool is_direct(const char *host)
 struct egress_route egress_route(const struct target *target)
 {
 	const struct proxy *p = target->tls ? &https_proxy : &http_proxy;
-	if (!p->url || is_direct(target->host))
+	if (!p->url || is_direct(target))
 		return (struct egress_route){0};
 	if (target->tls || !p->connect_url)
 		return (struct egress_route){.curl_proxy = p->url};

@@ -107,6 +107,26 @@ static void test_no_proxy(void **state)
 			fail_msg("%s went directly", through[i]);
 }
 
+static void test_no_proxy_for_a_port(void **state)
+{
+	static const struct {
+		const char *entry, *host;
+		bool direct;
+	} samples[] = {{"a:443", "a", true}, {"a:80", "a", false}, {"a:443", "b", false}, {".a:443", "x.a", true},
+		{"[::1]:443", "::1", true}, {"[::1]:80", "::1", false}, {"::1", "::1", true},
+		{"10.0.0.0/8:443", "10.1.1.1", true}, {"*:80", "a", false}, {"*:443", "a", true}, {"a:x", "a", false},
+		{":443", "a", false}};
+	(void)state;
+	setenv("HTTPS_PROXY", "http://p:1", 1);
+	for (unsigned i = 0; i < sizeof samples / sizeof samples[0]; i++) {
+		setenv("NO_PROXY", samples[i].entry, 1);
+		assert_true(egress_init());
+		if (!route(samples[i].host, true).curl_proxy != samples[i].direct)
+			fail_msg("%s for %s", samples[i].entry, samples[i].host);
+		egress_fini();
+	}
+}
+
 static void test_no_proxy_at_all(void **state)
 {
 	(void)state;
@@ -145,6 +165,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_for_all, clear, finish),
 		cmocka_unit_test_setup_teardown(test_upper_case_first, clear, finish),
 		cmocka_unit_test_setup_teardown(test_no_proxy, clear, finish),
+		cmocka_unit_test_setup_teardown(test_no_proxy_for_a_port, clear, finish),
 		cmocka_unit_test_setup_teardown(test_no_proxy_at_all, clear, finish),
 		cmocka_unit_test_setup_teardown(test_refused, clear, finish),
 	};
