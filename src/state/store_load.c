@@ -469,7 +469,8 @@ static enum store_result checked(struct store *s, bool ok, const struct faults *
 	if (!ok) {
 		s->guard = -1;
 		if (!s->down)
-			journal_add("redis", "%s; traffic goes on with the last configuration", faults->items[0]);
+			journal_add("redis", "%s; %s", faults->items[0],
+				s->loaded ? "traffic goes on with the last configuration" : "there is no configuration yet");
 	} else if (s->down) {
 		log_info("redis", "Redis is back");
 	}

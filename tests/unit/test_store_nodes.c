@@ -16,10 +16,19 @@ static void test_redis_that_comes_back_empty(void **state)
 	redis_fixture_kill(&redis);
 
 	struct faults faults = {0};
-	struct snapshot *away;
+	struct snapshot *away, *nothing;
 	assert_int_equal(store_refresh(s, &away, &faults), STORE_UNAVAILABLE);
 	assert_ptr_equal(away, before);
 	faults_fini(&faults);
+	assert_int_equal(count_in_journal("traffic goes on with the last configuration"), 1);
+	assert_int_equal(count_in_journal("there is no configuration yet"), 0);
+	struct store *early = new_store(NULL);
+	assert_int_equal(store_refresh(early, &nothing, &faults), STORE_UNAVAILABLE);
+	assert_int_equal(snapshot_mapping_count(nothing), 0);
+	snapshot_unref(nothing);
+	assert_int_equal(count_in_journal("there is no configuration yet"), 1);
+	faults_fini(&faults);
+	store_free(early);
 	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/y\",\"target\":\"http://h\"}"), STORE_UNAVAILABLE);
 	assert_said("Redis is not available: connect: ");
 	assert_int_equal(list(s, SCHEMA_MAPPING), STORE_UNAVAILABLE);
