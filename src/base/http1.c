@@ -406,7 +406,7 @@ static bool is_host_byte(unsigned char c)
 	return token_bytes[c] || c == '(' || c == ')' || c == ',' || c == ';' || c == '=';
 }
 
-static bool is_valid_host(const char *at, size_t length)
+bool http_is_host(const char *at, size_t length)
 {
 	const char *end = at + length;
 	if (at < end && *at == '[') {
@@ -449,5 +449,5 @@ const char *http_check_host(const struct http_head *head)
 	}
 	if (!host)
 		return head->minor == 0 ? NULL : "Host is missing";
-	return is_valid_host(host->value, host->value_length) ? NULL : "Host is invalid";
+	return http_is_host(host->value, host->value_length) ? NULL : "Host is invalid";
 }

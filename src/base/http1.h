@@ -117,6 +117,7 @@ const char *http_request_body(const struct http_head *head, struct http_body *bo
 const char *http_response_body(const struct http_head *head, bool answers_head, struct http_body *body)
 	__attribute__((warn_unused_result));
 
+bool http_is_host(const char *at, size_t length); /* HOST or HOST:PORT, as in Host */
 /* Host: missing, repeated or invalid? NULL, or what is wrong. */
 const char *http_check_host(const struct http_head *head) __attribute__((warn_unused_result));
 

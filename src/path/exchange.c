@@ -422,7 +422,7 @@ static enum step step_route(struct exchange *ex)
 	if (head->target.length == 1 && *head->target.at == '*' && method_is(ex, "OPTIONS"))
 		return exchange_fail(ex, PROBLEM_NO_MAPPING, NULL);
 	if (!route_split(head->target, &ex->path, &ex->query))
-		return refuse_malformed(ex, "The request target is neither a path nor an absolute URL.");
+		return refuse_malformed(ex, "The request target is neither a path nor a valid absolute URL.");
 	if (route_has_dot_segment(ex->path))
 		return exchange_fail(ex, PROBLEM_BAD_REQUEST, "The path has a dot segment.");
 	if (route_is_reserved(ex->path))

@@ -22,7 +22,7 @@ bool route_split(struct http_span target, struct http_span *path, struct http_sp
 		at = authority;
 		while (at < end && *at != '/' && *at != '?')
 			at++;
-		if (at == authority)
+		if (!http_is_host(authority, (size_t)(at - authority)))
 			return false;
 	}
 	const char *mark = memchr(at, '?', (size_t)(end - at));

@@ -6,7 +6,8 @@
 
 #include "base/http1.h"
 
-/* Splits a target in origin or absolute form. Spans point into it; query has its "?", or is empty. */
+/* Splits a target in origin or absolute form (RFC 9112, 3.2.2: no user, a valid host and port). Spans point into it;
+ * query has its "?", or is empty. */
 bool route_split(struct http_span target, struct http_span *path, struct http_span *query)
 	__attribute__((warn_unused_result)); /* false: neither form */
 

@@ -112,6 +112,11 @@ def test_absolute_form_with_a_dot_segment(gateway, prefix):
     assert gateway.get(f"http://h{prefix}/../x").status == 400
 
 
+@pytest.mark.parametrize("host", ["user@h", "user:pass@h:80", "h:99x", "h:65536", ":80", "[::1"])
+def test_absolute_form_with_a_bad_host(gateway, prefix, host):
+    assert gateway.get(f"http://{host}{prefix}/").status == 400
+
+
 def test_absolute_form_of_an_own_page(gateway):
     assert gateway.get("http://anything/health").status == 200
 
