@@ -368,6 +368,7 @@ def test_configuration(gateway, vendor, log_in, tmp_path):
             "clients": [*document["clients"], {"id": "imported", "name": "from a file"}]}  # fmt: skip
     (tmp_path / "good.json").write_text(json.dumps(good))
     page.locator("#file").set_input_files(tmp_path / "good.json")
+    expect(text).to_have_value(re.compile("/imported"))
     page.get_by_role("button", name="Replace").click()
     count = len(document["mappings"])
     expect(page.get_by_role("dialog")).to_contain_text(f"Mappings: {count} → {count + 1}")

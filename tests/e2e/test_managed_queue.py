@@ -72,7 +72,7 @@ def test_up_to_capacity_wait_and_one_more_is_refused(pair, vendor):
         assert fault_of(answer) == (429, "queue_full")
         assert 1 <= int(answer.header("retry-after")) <= 10
     assert waiting[0].answer().status == 200
-    eventually(lambda: len(vendor.received) == 2, 1)
+    vendor.wait(2, 1)
     late = Held(pair[1], prefix)  # a place is free again
     assert late.client.silent(0.3)
     for request in [*waiting, late]:
