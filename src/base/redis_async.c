@@ -135,14 +135,18 @@ static void del_write(void *data)
 	arm(r, r->events & ~(uint32_t)EPOLLOUT);
 }
 
-static void run_flush(struct loop_task *t)
+void redis_async_flush(struct redis_async *r)
 {
-	struct redis_async *r = container_of(t, struct redis_async, flush);
-	if (!r->context || !r->wants_write)
+	if (!r->context || !r->wants_write || !(r->context->c.flags & REDIS_CONNECTED))
 		return;
 	redisAsyncHandleWrite(r->context);
 	if (r->context && r->wants_write)
 		arm(r, r->events | EPOLLOUT);
+}
+
+static void run_flush(struct loop_task *t)
+{
+	redis_async_flush(container_of(t, struct redis_async, flush));
 }
 
 static void cleanup(void *data)

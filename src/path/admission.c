@@ -21,8 +21,6 @@
 #include "path/admission_internal.h"
 #include "state/journal.h"
 
-static void on_answer(void *argument, const struct redisReply *reply);
-
 /* ---- tickets ---- */
 
 static unsigned stages_of(const struct admission_request *rq)
@@ -71,10 +69,21 @@ static void ticket_free(struct admission_ticket *t)
 	loop_free_later(t->owner->loop, t);
 }
 
+/* What its end adds to the event that it is in. false: nothing. */
+static bool changes_of(const struct admission_ticket *t, bool give_back, const struct admission_result *result,
+	double amounts[3])
+{
+	if (t->event <= 0 || !(give_back || (result && result->tokens_known)))
+		return false;
+	amounts[0] = give_back ? -1 : 0;
+	amounts[1] = (give_back ? 0 : (double)result->input_tokens) - (double)t->tokens[0];
+	amounts[2] = (give_back ? 0 : (double)result->output_tokens) - (double)t->tokens[1];
+	return amounts[0] != 0 || amounts[1] != 0 || amounts[2] != 0;
+}
+
 /* Gives everything back but the vendor key's part, which follows its outcome. */
 static void release(struct admission_ticket *t, bool give_back, const struct admission_result *result)
 {
-	static const int64_t nothing[3];
 	int64_t usage[3] = {0};
 	if (result && result->sent && t->subject) {
 		usage[0] = 1;
@@ -83,11 +92,12 @@ static void release(struct admission_ticket *t, bool give_back, const struct adm
 	}
 	admission_local_settle(t, give_back, result);
 	bool place = admission_lease_drop(t);
-	bool changes = t->event > 0 && (give_back || (result && result->tokens_known));
+	double amounts[3];
+	bool changes = changes_of(t, give_back, result, amounts);
 	if (!t->subject || (!place && !changes && !usage[0]))
 		return;
-	if (!admission_call_settle(t, place, give_back, result, result ? usage : nothing) && usage[0])
-		admission_local_unpaid(t, usage);
+	if (!admission_batch_settle(t, place, changes ? amounts : NULL, usage) && usage[0])
+		admission_local_unpaid(t->owner->node, t->subject, usage);
 	t->event = 0;
 	t->place = false;
 }
@@ -255,7 +265,7 @@ static bool ask(struct admission_ticket *t, bool all_keys)
 		admission_pool_offer(t, all_keys);
 	double behind = t->stages & STAGE_QUEUE ? admission_queue_behind(t) : 0;
 	t->phase = PHASE_ASKING;
-	t->asking = admission_call_admit(t, behind, on_answer);
+	t->asking = admission_batch_admit(t, behind);
 	if (!t->asking && t->stages & STAGE_POOL)
 		admission_pool_chosen(t, SIZE_MAX);
 	return t->asking;
@@ -313,9 +323,8 @@ static bool wants_more_keys(const struct admission_ticket *t, int verdict)
 	return (verdict == VERDICT_KEYS_LIMITED || verdict == VERDICT_NO_KEY) && !t->all_offered;
 }
 
-static void on_answer(void *argument, const struct redisReply *reply)
+void admission_ticket_answered(struct admission_ticket *t, const struct redisReply *reply)
 {
-	struct admission_ticket *t = argument;
 	struct admission_request *rq = t->rq;
 	struct admission_answer answer;
 	t->asking = false;
@@ -491,7 +500,7 @@ void admission_cancel(struct admission_request *rq)
 	rq->ticket = NULL;
 	t->rq = NULL;
 	if (t->phase == PHASE_ASKING && t->asking)
-		return; /* on_answer gives back */
+		return; /* admission_ticket_answered() gives back */
 	admission_queue_leave(t);
 	release(t, true, NULL);
 	if (!t->asking) {

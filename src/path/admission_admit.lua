@@ -1,23 +1,27 @@
--- May this request start? Looks at all stages in their order, then takes at all of them or at none.
+-- May these requests start? All are of one subject, mapping and pool and came together; one after the other
+-- looks at all stages in their order, then takes at all of them or at none.
 --
 -- KEYS: subject, queue, pool (a stage that is not asked for repeats another's key).
--- ARGV[1]: numbers, see below. ARGV[2]: name of a place in the queue. ARGV[3]: the worker, 8 bytes.
--- From ARGV[4]: candidates for the vendor key, id and limit per minute each.
--- Answer, packed doubles: 1 verdict (0 admitted, 1 concurrency, 2 rate, 3 queue full, 4 keys at their limit, 5 no
--- usable key, 6 waits), 2 milliseconds until trying again helps, 3 now, 4-6 sums of requests, input, output,
--- 7 milliseconds until the windows are empty, 8 event, 9 when the window was made, 10 start (0: not known
--- yet), 11 candidate, 12 its event, 13 when its window was made, 14 trial; then what was learnt of
--- other keys, three numbers each.
+-- ARGV[1]: numbers that are the same for all, then of each request the tokens that it may use, input and output, and
+-- its candidates for the vendor key: how many, and the place of each. ARGV[2]: name of a place in the queue, which
+-- one request at a time may ask for. ARGV[3]: the worker, 8 bytes. From ARGV[4]: vendor keys, id and limit per
+-- minute each.
+-- Answer: of each request packed doubles: 1 verdict (0 admitted, 1 concurrency, 2 rate, 3 queue full, 4 keys at their
+-- limit, 5 no usable key, 6 waits), 2 milliseconds until trying again helps, 3 now, 4-6 sums of requests, input,
+-- output, 7 milliseconds until the windows are empty, 8 event, 9 when the window was made, 10 start (0: not
+-- known yet), 11 candidate, 12 its event, 13 when its window was made, 14 trial; then what was learnt of other
+-- keys, three numbers each.
 --
 -- Places (max_concurrency) are counted per worker, after the 168 bytes of the state: worker (8 bytes),
 -- places taken (4), end of its lease (6). Each admission extends the worker's lease, admission_renew.lua does so
 -- for workers whose requests last; the places of one that died come free when its lease is over.
-local stages, span, lease, places, rpm, input_tpm, output_tpm, input, output, starts, starts_span, capacity, patience, behind,
-	candidates = open('<ddddddddddddddd', ARGV[1])
+local stages, span, lease, places, rpm, input_tpm, output_tpm, starts, starts_span, capacity, patience, behind, requests, at =
+	open('<ddddddddddddd', ARGV[1])
 local subject, queue = KEYS[1], KEYS[2]
 local has_subject, has_queue, has_pool = stages % 2 == 1, stages % 4 >= 2, stages >= 4
+local has_windows = rpm > 0 or input_tpm > 0 or output_tpm > 0
 local now = clock()
-local w, taken_by, new, dirty, verdict, wait = nil, '', false, false, 0, 0
+local w, taken_by, new, dirty, placed = nil, '', false, false, 0
 
 if has_subject then
 	local s = call('GET', subject)
@@ -25,14 +29,24 @@ if has_subject then
 		w = {open(STATE, s)}
 		if #s > 168 then taken_by = s:sub(169) end
 		dirty = window_expire(w, subject, now - span)
-	else
-		w, new = window_new(now), true
 	end
+end
+if not w then
+	w, new = window_new(now), true
+end
+
+local answers = {}
+for r = 1, requests do
+	local verdict, wait, start, given_back, event_at = 0, 0, now, nil, now
+	local input, output, candidates, choice, learnt
+	input, output, candidates, at = open('<ddd', ARGV[1], at)
+
 	if places > 0 and w[17] >= places then
-		local left, taken = {}, 0
+		-- those of the dead come free; whoever took one in this call is not dead
+		local left, taken = {}, placed
 		for p = 1, #taken_by, 18 do
 			local count, till = open('<I4I6', taken_by, p + 8)
-			if till >= now then
+			if till >= now or (placed > 0 and taken_by:sub(p, p + 7) == ARGV[3]) then
 				left[#left + 1], taken = taken_by:sub(p, p + 17), taken + count
 			end
 		end
@@ -41,6 +55,7 @@ if has_subject then
 		end
 		if taken >= places then verdict = 1 end
 	end
+
 	if verdict == 0 then
 		local n = rpm > 0 and w[1] + 1 - rpm or 0
 		local i = input_tpm > 0 and w[2] + max(1, input) - input_tpm or 0
@@ -49,84 +64,77 @@ if has_subject then
 			verdict, wait = 2, w[5] < w[4] and span or max(1, window_room_at(w, subject, n, i, o) + span - now)
 		end
 	end
-end
 
--- The queue: at most `starts` in any starts_span ms. A start that is not now is handed out in advance; those
--- given back (:f) go first. They lie evenly apart, so that they reach the vendor in their order and a late burst
--- does not meet the next one. Nobody gets one that comes after his patience. `behind`: what this node's last
--- waiter waits for.
-local start, given_back, event_at = now, nil, now
-if has_queue and verdict == 0 then
-	given_back = call('ZRANGEBYSCORE', queue .. ':f', max(now, behind), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-	if given_back[1] then
-		start = tonumber(given_back[2])
-	else
-		local nth, newest = call('LINDEX', queue, starts - 1), call('LINDEX', queue, 0)
-		newest = newest and tonumber(newest) or 0
-		if newest > now then newest = newest + math.floor(starts_span / starts) end
-		start = max(now, newest, nth and nth + starts_span or 0)
-	end
-	if start > now or behind > now then
-		call('ZREMRANGEBYSCORE', queue .. ':w', '-inf', now)
-		if call('ZCARD', queue .. ':w') >= capacity then
-			local first = call('ZRANGE', queue .. ':w', 0, 0, 'WITHSCORES')
-			verdict, wait = 3, max(1, (first[2] and tonumber(first[2]) or start) - now)
+	-- The queue: at most `starts` in any starts_span ms. A start that is not now is handed out in advance; those
+	-- given back (:f) go first. They lie evenly apart, so that they reach the vendor in their order and a late burst
+	-- does not meet the next one. Nobody gets one that comes after his patience. `behind`: what this node's last
+	-- waiter waits for.
+	if has_queue and verdict == 0 then
+		given_back = call('ZRANGEBYSCORE', queue .. ':f', max(now, behind), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+		if given_back[1] then
+			start = tonumber(given_back[2])
 		else
-			verdict, wait = 6, start - now
-			if patience > 0 and wait > patience then start = 0 end
-			event_at = max(start == 0 and now + patience or start, behind)
+			local nth, newest = call('LINDEX', queue, starts - 1), call('LINDEX', queue, 0)
+			newest = newest and tonumber(newest) or 0
+			if newest > now then newest = newest + floor(starts_span / starts) end
+			start = max(now, newest, nth and nth + starts_span or 0)
 		end
-	end
-end
-
-local choice, learnt, event, key_event, key_made, trial = nil, nil, 0, 0, 0, 0
-if has_pool and verdict == 0 then
-	choice, learnt = key_choose(KEYS[3], 4, candidates, now, span)
-	if not choice then verdict, wait = key_refusal(learnt, now) end
-end
-
-if verdict == 0 or verdict == 6 then
-	if has_subject then
-		if rpm > 0 or input_tpm > 0 or output_tpm > 0 then
-			event = window_add(w, subject, now, event_at, 1, input, output, event_at + span)
-		end
-		if places > 0 then
-			w[17] = w[17] + 1
-			local p = taken_by:find(ARGV[3], 1, true)
-			if p then
-				local mine = pack('<c8I4I6', ARGV[3], open('<I4', taken_by, p + 8) + 1, now + lease)
-				taken_by = #taken_by == 18 and mine or taken_by:sub(1, p - 1) .. mine .. taken_by:sub(p + 18)
+		if start > now or behind > now then
+			call('ZREMRANGEBYSCORE', queue .. ':w', '-inf', now)
+			if call('ZCARD', queue .. ':w') >= capacity then
+				local first = call('ZRANGE', queue .. ':w', 0, 0, 'WITHSCORES')
+				verdict, wait = 3, max(1, (first[2] and tonumber(first[2]) or start) - now)
 			else
-				taken_by = taken_by .. pack('<c8I4I6', ARGV[3], 1, now + lease)
+				verdict, wait = 6, start - now
+				if patience > 0 and wait > patience then start = 0 end
+				event_at = max(start == 0 and now + patience or start, behind)
 			end
 		end
-		dirty = true
 	end
-	if has_queue then
-		if start > 0 and given_back[1] then
-			call('ZREM', queue .. ':f', given_back[1])
-		elseif start > 0 then
-			if call('LPUSH', queue, start) > starts then call('LTRIM', queue, 0, starts - 1) end
-			call('PEXPIRE', queue, start - now + starts_span + 1000)
-		end
-		if verdict == 6 then
-			call('ZADD', queue .. ':w', start > 0 and start or now + patience, ARGV[2])
-			call('PEXPIRE', queue .. ':w', max(60000, wait, patience) + 1000)
-		end
+
+	local event, key_event, key_made, trial = 0, 0, 0, 0
+	if has_pool and verdict == 0 then
+		choice, learnt = key_choose(KEYS[3], 4, ARGV[1], at, candidates, now, span)
+		if not choice then verdict, wait = key_refusal(learnt, now) end
 	end
-	if choice then key_event, key_made, trial = key_take(choice, now, span) end
+	at = at + 8 * candidates
+
+	if verdict == 0 or verdict == 6 then
+		if has_windows then
+			event, dirty = window_add(w, subject, now, event_at, 1, input, output, event_at + span), true
+		end
+		if places > 0 then
+			w[17], placed, dirty = w[17] + 1, placed + 1, true
+		end
+		if has_queue then
+			if start > 0 and given_back[1] then
+				call('ZREM', queue .. ':f', given_back[1])
+			elseif start > 0 then
+				if call('LPUSH', queue, start) > starts then call('LTRIM', queue, 0, starts - 1) end
+				call('PEXPIRE', queue, start - now + starts_span + 1000)
+			end
+			if verdict == 6 then
+				call('ZADD', queue .. ':w', start > 0 and start or now + patience, ARGV[2])
+				call('PEXPIRE', queue .. ':w', max(60000, wait, patience) + 1000)
+			end
+		end
+		if choice then key_event, key_made, trial = key_take(choice, now, span) end
+	end
+	answers[r] = answer_pack(verdict, wait, now, w[1], w[2], w[3], w[5] >= w[4] and w[11] + span - now or 0, event, w[16], start,
+		choice, key_event, key_made, trial, learnt)
 end
 
--- A subject's string lives as long as the day's figures in it.
-if dirty then
-	if new then
-		call('SET', subject, window_pack(w, taken_by), 'EX', 2764800)
-	else
-		call('SET', subject, window_pack(w, taken_by), 'KEEPTTL')
-	end
+if placed > 0 then
+	local p = taken_by:find(ARGV[3], 1, true)
+	local taken = p and open('<I4', taken_by, p + 8) or 0
+	local mine = pack('<c8I4I6', ARGV[3], taken + placed, now + lease)
+	taken_by = p and taken_by:sub(1, p - 1) .. mine .. taken_by:sub(p + 18) or taken_by .. mine
 end
-w = w or {0, 0, 0, 1, 0}
-local answer = pack('<dddddddddddddd', verdict, wait, now, w[1], w[2], w[3], w[5] >= w[4] and w[11] + span - now or 0, event,
-	w[16] or 0, start, choice and choice.place or 0, key_event, key_made, trial)
-if learnt and #learnt > 0 then return answer .. pack('<' .. ('d'):rep(#learnt), unpack(learnt)) end
-return answer
+-- A subject's string lives as long as the day's figures in it.
+if dirty and new then
+	call('SET', subject, window_pack(w, taken_by), 'EX', 2764800)
+elseif dirty then
+	call('SET', subject, window_pack(w, taken_by), 'KEEPTTL')
+end
+keys_save(now)
+return answers

@@ -7,9 +7,8 @@ end
 -- What an attempt with a key says of it. trial: the name of the trial that it was (the end of the
 -- trial's time), or 0.
 local function health_report(key, now, outcome, status, retry_after, trial)
-	local s = call('GET', key)
-	if not s and outcome < 2 then return end
-	local w = s and {open(STATE, s)} or window_new(now)
+	if not key.w and outcome < 2 then return end
+	local w = key.w or window_new(now)
 	local row = w[17] + 1
 	if w[17] == 2 and trial > 0 and w[18] == trial then row = 4 end
 	local action = HEALTH_TABLE[row][outcome + 1]
@@ -32,6 +31,5 @@ local function health_report(key, now, outcome, status, retry_after, trial)
 		if w[17] == 1 and w[18] > later then later, status = w[18], w[21] end
 		health_set(w, 1, later, 0, w[20], status)
 	end
-	key_save(key, w, now)
+	key.w, key.changed, key.told = w, true, true
 end
-

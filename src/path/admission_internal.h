@@ -2,6 +2,7 @@
  *
  *   admission.c          the life of a ticket: start, answer, key, settle
  *   admission_scripts.c  the scripts, and calling them
+ *   admission_batch.c    what one turn of the loop asks of Redis, put together
  *   admission_local.c    the same decisions without Redis
  *   admission_pool.c     the order in which vendor keys are offered
  *   admission_queue.c    this node's waiters, in the order of their arrival
@@ -23,7 +24,7 @@
 
 enum { ADMISSION_NAME_MAX = 256, ADMISSION_LEASE_MS = 45000, ADMISSION_RENEW_MS = 15000, ADMISSION_CANDIDATES = 4,
 	ADMISSION_DEADLINE_MS = 250, ADMISSION_WORKER_ID = 8, ADMISSION_QUEUE_GUARD_MS = 50,
-	ADMISSION_RENEW_BATCH = 64 };
+	ADMISSION_RENEW_BATCH = 64, ADMISSION_BATCH_MAX = 64, ADMISSION_CHANGES_MAX = 16 };
 
 /* ---- names: a chained hash of items that begin with struct admission_item ---- */
 
@@ -129,6 +130,7 @@ struct admission {
 	struct admission_node *node;
 	struct loop *loop;
 	struct redis_async *redis;
+	struct admission_batch *batch;
 	char worker[ADMISSION_WORKER_ID];
 	bool up;
 	int64_t redis_offset_ms;   /* Redis' clock less loop_now_ms() */
@@ -151,6 +153,7 @@ struct admission_ticket {
 	enum admission_phase phase;
 	unsigned stages;
 	bool asking;               /* Redis will answer */
+	struct admission_ticket *next_asking; /* in the same call */
 	uint64_t started_ms;
 	uint64_t tokens[2];        /* reserved */
 
@@ -209,15 +212,37 @@ struct admission_answer {
 bool admission_answer_read(struct admission_answer *answer, const struct redisReply *reply) __attribute__((warn_unused_result));
 
 void admission_subject_key(const struct subject *s, const char *kind, char key[ADMISSION_NAME_MAX]); /* "limit", "usage" */
-bool admission_call_admit(struct admission_ticket *t, double behind, redis_async_answer *on_answer);
+/* Of `count` tickets, linked by next_asking, of one subject, pool and stages; the answer is an array. */
+bool admission_call_admit(const struct admission_ticket *first, size_t count, double behind, redis_async_answer *on_answer,
+	void *argument);
 /* Reports on the ticket's key unless outcome is ADMISSION_NOTHING without a trial; asks where on_answer. */
 bool admission_call_key(struct admission_ticket *t, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms,
 	bool give_back, redis_async_answer *on_answer);
-bool admission_call_settle(struct admission_ticket *t, bool place, bool give_back, const struct admission_result *result,
-	const int64_t usage[3]);
+
+struct admission_change {      /* to an event of a window */
+	double event, made;
+	double amounts[3];         /* added: requests, input, output */
+};
+
+struct admission_settlement {  /* as admission_settle.lua reads it */
+	double day, places, usage[3];
+	double change_count;
+	struct admission_change changes[ADMISSION_CHANGES_MAX];
+};
+
+/* Sets day and usage. */
+bool admission_call_settle(struct admission *a, const char *subject_key, struct admission_settlement *s, const int64_t usage[3]);
 void admission_call_leave(struct admission *a, const char *prefix, const char *name, double start);
-bool admission_call_usage(struct admission *a, const char *subject_key, const int64_t usage[3]);
 bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count);
+
+/* ---- admission_batch.c; false: Redis is down, nothing was noted ---- */
+
+struct admission_batch *admission_batch_new(struct admission *a);
+void admission_batch_free(struct admission_batch *b); /* nothing may wait in it: send before */
+bool admission_batch_admit(struct admission_ticket *t, double behind); /* admission_ticket_answered() follows */
+/* amounts: to be added to the ticket's event; NULL: nothing. */
+bool admission_batch_settle(struct admission_ticket *t, bool place, const double amounts[3], const int64_t usage[3]);
+void admission_batch_send(struct admission_batch *b); /* now, for what must not overtake it */
 
 /* ---- admission_local.c; the lock is held by the caller where _locked ---- */
 
@@ -229,7 +254,7 @@ bool admission_local_check(struct admission_ticket *t, double numbers[ANSWER_NUM
 /* All stages; numbers as Redis would answer. false: it waits (start in loop time, 0: none). */
 void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]);
 void admission_local_choose(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]); /* stage 4 alone */
-void admission_local_unpaid(struct admission_ticket *t, const int64_t usage[3]); /* Redis was away: later */
+void admission_local_unpaid(struct admission_node *node, const struct subject *s, const int64_t usage[3]); /* Redis was away: later */
 void admission_local_pay(struct admission *a); /* what Redis missed */
 void admission_local_let_go(struct admission_ticket *t);
 
@@ -269,8 +294,9 @@ void admission_lease_renew_all(struct admission *a);
 void admission_lease_init(struct admission *a);
 void admission_lease_fini(struct admission *a);
 
-/* ---- admission.c, for the queue ---- */
+/* ---- admission.c, for the batch and the queue ---- */
 
+void admission_ticket_answered(struct admission_ticket *t, const struct redisReply *reply);
 void admission_ticket_turn(struct admission_ticket *t);     /* its start has come */
 void admission_ticket_timed_out(struct admission_ticket *t);
 

@@ -84,6 +84,7 @@ static bool tell(struct admission *a, struct admission_lease **batch, size_t cou
 {
 	if (!count)
 		return true;
+	admission_batch_send(a->batch); /* what it says of these places is not in the counts any more */
 	if (!admission_call_renew(a, batch, count))
 		return false;
 	for (size_t i = 0; i < count; i++) {

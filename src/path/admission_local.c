@@ -36,16 +36,21 @@ static void sweep(struct admission_node *node, uint64_t now)
 }
 
 /* Found or made; lock held. */
-static struct admission_local *local_of(struct admission_ticket *t)
+static struct admission_local *local_named(struct admission_node *node, const struct subject *s)
 {
 	char key[ADMISSION_NAME_MAX];
+	admission_subject_key(s, "limit", key);
+	struct admission_item *item = admission_table_get(&node->subjects, key, sizeof(struct admission_local));
+	return container_of(item, struct admission_local, item);
+}
+
+static struct admission_local *local_of(struct admission_ticket *t)
+{
 	if (t->local || !t->subject)
 		return t->local;
 	struct admission_node *node = t->owner->node;
 	size_t before = node->subjects.count;
-	admission_subject_key(t->subject, "limit", key);
-	struct admission_item *item = admission_table_get(&node->subjects, key, sizeof(struct admission_local));
-	t->local = container_of(item, struct admission_local, item);
+	t->local = local_named(node, t->subject);
 	t->local->tickets++;
 	if (node->subjects.count > before)
 		sweep(node, now_ms());
@@ -275,13 +280,13 @@ void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NU
 
 /* ---- what Redis missed ---- */
 
-void admission_local_unpaid(struct admission_ticket *t, const int64_t usage[3])
+void admission_local_unpaid(struct admission_node *node, const struct subject *s, const int64_t usage[3])
 {
-	pthread_mutex_lock(&t->owner->node->lock);
-	struct admission_local *l = local_of(t);
-	for (int i = 0; l && i < 3; i++)
+	pthread_mutex_lock(&node->lock);
+	struct admission_local *l = local_named(node, s);
+	for (int i = 0; i < 3; i++)
 		l->usage[i] += usage[i];
-	pthread_mutex_unlock(&t->owner->node->lock);
+	pthread_mutex_unlock(&node->lock);
 }
 
 void admission_local_pay(struct admission *a)
@@ -291,7 +296,8 @@ void admission_local_pay(struct admission *a)
 	for (size_t b = 0; b < t->size; b++)
 		for (struct admission_item *item = t->buckets[b]; item; item = item->next) {
 			struct admission_local *l = container_of(item, struct admission_local, item);
-			if (l->usage[0] && admission_call_usage(a, item->name, l->usage))
+			struct admission_settlement usage_only = {0};
+			if (l->usage[0] && admission_call_settle(a, item->name, &usage_only, l->usage))
 				memset(l->usage, 0, sizeof l->usage);
 		}
 	pthread_mutex_unlock(&a->node->lock);

@@ -99,6 +99,7 @@ struct admission *admission_new(struct admission_node *node, struct loop *l)
 		.on_change = on_change,
 		.context = a,
 	};
+	a->batch = admission_batch_new(a);
 	a->redis = redis_async_new(l, &options);
 	return a;
 }
@@ -107,7 +108,10 @@ void admission_free(struct admission *a)
 {
 	if (!a)
 		return;
+	admission_batch_send(a->batch);
 	redis_async_free(a->redis);
+	admission_batch_send(a->batch); /* those that were just refused: each is answered */
+	admission_batch_free(a->batch);
 	if (a->up)
 		atomic_fetch_add(&a->node->up_count, -1u);
 	admission_lease_fini(a);

@@ -1,15 +1,9 @@
 -- A worker's requests are still under way: it keeps its places. KEYS: subjects. ARGV[1]: the worker, 8 bytes.
 -- ARGV[2]: length of the lease. From ARGV[3]: how many places it has of each subject.
-local t = call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = clock()
 for x, subject in ipairs(KEYS) do
-	local s, taken_by = call('GET', subject), ''
-	local count, w = tonumber(ARGV[x + 2]), nil
-	if s then
-		w, taken_by = {open(STATE, s)}, s:sub(169)
-	else
-		w = {0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, now, 0, 0, 0, 0, 0}
-	end
+	local s = call('GET', subject)
+	local count, w, taken_by = tonumber(ARGV[x + 2]), s and {open(STATE, s)} or window_new(now), s and s:sub(169) or ''
 	local mine = ARGV[1] .. pack('<I4I6', count, now + ARGV[2])
 	local p = taken_by:find(ARGV[1], 1, true)
 	if p then

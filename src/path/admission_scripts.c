@@ -9,11 +9,12 @@
 
 #include <hiredis/hiredis.h>
 
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/embedded.h"
 #include "path/admission_internal.h"
 
-static const char *const parts[ADMISSION_SCRIPTS][7] = {
+static const char *const texts[ADMISSION_SCRIPTS][7] = {
 	[SCRIPT_ADMIT] = {"admission_window.lua", "admission_window_move.lua", "admission_keys.lua",
 		"admission_admit.lua"},
 	[SCRIPT_KEY] = {"admission_window.lua", "admission_window_move.lua", "admission_adjust.lua", "admission_keys.lua",
@@ -38,8 +39,8 @@ struct redis_async_script *admission_scripts_new(void)
 	struct redis_async_script *scripts = check_calloc(ADMISSION_SCRIPTS, sizeof *scripts);
 	for (int s = 0; s < ADMISSION_SCRIPTS; s++) {
 		char *text = check_strdup("");
-		for (int p = 0; p < 7 && parts[s][p]; p++) {
-			char *longer = check_printf("%s%s", text, part_text(parts[s][p]));
+		for (int p = 0; p < 7 && texts[s][p]; p++) {
+			char *longer = check_printf("%s%s", text, part_text(texts[s][p]));
 			free(text);
 			text = longer;
 		}
@@ -81,9 +82,14 @@ bool admission_answer_read(struct admission_answer *answer, const struct redisRe
 
 /* ---- keys ---- */
 
+/* By hand: several times a request, and printf takes some 300 ns. */
 void admission_subject_key(const struct subject *s, const char *kind, char key[ADMISSION_NAME_MAX])
 {
-	snprintf(key, ADMISSION_NAME_MAX, "apiproxy:%s:{%s}:%c", kind, s->id, s->is_user ? 'u' : 'c');
+	char *p = stpcpy(key, "apiproxy:");
+	p = stpcpy(stpcpy(p, kind), ":{");
+	size_t room = (size_t)(key + ADMISSION_NAME_MAX - p) - sizeof "}:c", length = strnlen(s->id, room);
+	p = mempcpy(p, s->id, length);
+	stpcpy(p, s->is_user ? "}:u" : "}:c");
 }
 
 static void queue_key(const char *prefix, char key[ADMISSION_NAME_MAX])
@@ -101,78 +107,141 @@ static struct redis_async_bytes text(const char *s)
 	return (struct redis_async_bytes){s, strlen(s)};
 }
 
-/* Candidates as arguments: id and limit each. The limits' digits live in `digits`. */
-static size_t put_candidates(const struct admission_ticket *t, struct redis_async_bytes *out, char (*digits)[24])
-{
-	for (size_t c = 0; c < t->candidate_count; c++) {
-		const struct vendor_key *key = t->pool->keys[t->candidates[c]];
-		out[2 * c] = text(key->id);
-		snprintf(digits[c], sizeof digits[c], "%" PRIu64, key->max_requests_per_minute);
-		out[2 * c + 1] = text(digits[c]);
-	}
-	return 2 * t->candidate_count;
-}
-
 /* ---- calls ---- */
 
-static bool call_with_candidates(struct admission_ticket *t, enum admission_script script,
-	const struct redis_async_bytes *head, size_t head_count, size_t key_count, redis_async_answer *on_answer)
+/* Vendor keys as arguments, id and limit each; a key that several candidates name is there once. */
+struct key_arguments {
+	const struct pool *pool;
+	size_t count;
+	uint16_t *place_of;              /* of the pool's keys: 1 + its place here; 0: not here */
+	struct redis_async_bytes *parts; /* two each */
+	char (*digits)[24];
+};
+
+static void key_arguments_init(struct key_arguments *k, const struct pool *pool, size_t most,
+	struct redis_async_bytes *parts)
 {
-	size_t count = on_answer ? t->candidate_count : 0;
-	struct redis_async_bytes few[8 + 2 * ADMISSION_CANDIDATES], *all = few;
-	char few_digits[ADMISSION_CANDIDATES][24], (*digits)[24] = few_digits;
-	if (count > ADMISSION_CANDIDATES) {
-		all = check_calloc(8 + 2 * count, sizeof *all);
-		digits = check_calloc(count, sizeof *digits);
-	}
-	memcpy(all, head, head_count * sizeof *head);
-	size_t total = head_count + (count ? put_candidates(t, all + head_count, digits) : 0);
-	bool sent =
-		redis_async_call(t->owner->redis, &t->owner->node->scripts[script], all, total, key_count, on_answer, t);
-	if (all != few) {
-		free(all);
-		free(digits);
-	}
-	return sent;
+	if (pool && most > pool->key_count)
+		most = pool->key_count;
+	*k = (struct key_arguments){.pool = pool, .parts = parts};
+	k->place_of = check_calloc(pool ? pool->key_count + 1 : 1, sizeof *k->place_of);
+	k->digits = check_calloc(most + 1, sizeof *k->digits);
 }
 
-bool admission_call_admit(struct admission_ticket *t, double behind, redis_async_answer *on_answer)
+static void key_arguments_fini(struct key_arguments *k)
+{
+	free(k->place_of);
+	free(k->digits);
+}
+
+static size_t key_argument(struct key_arguments *k, size_t key)
+{
+	const struct vendor_key *v = k->pool->keys[key];
+	if (k->place_of[key])
+		return k->place_of[key] - 1u;
+	size_t place = k->count++;
+	k->place_of[key] = (uint16_t)(place + 1);
+	k->parts[2 * place] = text(v->id);
+	k->parts[2 * place + 1] =
+		(struct redis_async_bytes){k->digits[place], buf_digits(k->digits[place], v->max_requests_per_minute)};
+	return place;
+}
+
+static double *put_candidates(double *out, const struct admission_ticket *t, struct key_arguments *keys)
+{
+	for (size_t c = 0; c < t->candidate_count; c++)
+		*out++ = (double)key_argument(keys, t->candidates[c]);
+	return out;
+}
+
+enum { SHARED_NUMBERS = 13, REQUEST_NUMBERS = 3, ADMIT_HEAD = 6, KEY_HEAD = 3, KEY_NUMBERS = 8 };
+
+/* What is the same for all of them, then each. Returns the end. */
+static double *put_requests(double *out, const struct admission_ticket *t, size_t count, double behind,
+	struct key_arguments *keys)
 {
 	const struct mapping *m = t->mapping;
 	const struct limits none = {0}, *limits = t->subject ? &t->subject->limits : &none;
-	char keys[3][ADMISSION_NAME_MAX];
 	uint64_t starts = 0, span_ms = 0;
-	const char *any = NULL;
-	if (t->stages & STAGE_SUBJECT)
-		admission_subject_key(t->subject, "limit", keys[0]), any = keys[0];
-	if (t->stages & STAGE_QUEUE) {
-		queue_key(m->prefix, keys[1]), any = any ? any : keys[1];
+	if (t->stages & STAGE_QUEUE)
 		admission_queue_rule(m, &starts, &span_ms);
+	memcpy(out,
+		(double[SHARED_NUMBERS]){t->stages, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, (double)limits->max_concurrency,
+			(double)limits->rpm, (double)limits->input_tpm, (double)limits->output_tpm, (double)starts,
+			(double)span_ms, (double)m->queue_capacity, (double)m->queue_timeout_ms, behind, (double)count},
+		SHARED_NUMBERS * sizeof *out);
+	out += SHARED_NUMBERS;
+	for (; t; t = t->next_asking) {
+		*out++ = (double)t->tokens[0];
+		*out++ = (double)t->tokens[1];
+		*out++ = (double)t->candidate_count;
+		out = put_candidates(out, t, keys);
 	}
+	return out;
+}
+
+bool admission_call_admit(const struct admission_ticket *t, size_t count, double behind,
+	redis_async_answer *on_answer, void *argument)
+{
+	struct admission *a = t->owner;
+	char keys[3][ADMISSION_NAME_MAX];
+	const char *subject = NULL, *queue = NULL, *pool = NULL;
+	if (t->stages & STAGE_SUBJECT)
+		admission_subject_key(t->subject, "limit", keys[0]), subject = keys[0];
+	if (t->stages & STAGE_QUEUE)
+		queue_key(t->mapping->prefix, keys[1]), queue = keys[1];
 	if (t->stages & STAGE_POOL)
-		pool_key(t->pool, m->pool_name, keys[2]), any = any ? any : keys[2];
-	double numbers[] = {t->stages, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, (double)limits->max_concurrency,
-		(double)limits->rpm, (double)limits->input_tpm, (double)limits->output_tpm, (double)t->tokens[0],
-		(double)t->tokens[1], (double)starts, (double)span_ms, (double)m->queue_capacity, (double)m->queue_timeout_ms,
-		behind, (double)t->candidate_count};
-	pack(numbers, numbers, sizeof numbers / sizeof *numbers);
-	struct redis_async_bytes head[] = {text(t->stages & STAGE_SUBJECT ? keys[0] : any),
-		text(t->stages & STAGE_QUEUE ? keys[1] : any), text(t->stages & STAGE_POOL ? keys[2] : any),
-		{numbers, sizeof numbers}, text(t->queue_name), {t->owner->worker, ADMISSION_WORKER_ID}};
-	return call_with_candidates(t, SCRIPT_ADMIT, head, 6, 3, on_answer);
+		pool_key(t->pool, t->mapping->pool_name, keys[2]), pool = keys[2];
+	const char *any = subject ? subject : queue ? queue : pool;
+	size_t candidates = 0;
+	for (const struct admission_ticket *each = t; each; each = each->next_asking)
+		candidates += each->candidate_count;
+	double *numbers = check_calloc(SHARED_NUMBERS + count * REQUEST_NUMBERS + candidates, sizeof *numbers);
+	struct redis_async_bytes *parts = check_calloc(ADMIT_HEAD + 2 * candidates, sizeof *parts);
+	struct key_arguments vendor_keys;
+	key_arguments_init(&vendor_keys, t->pool, candidates, parts + ADMIT_HEAD);
+	size_t number_count = (size_t)(put_requests(numbers, t, count, behind, &vendor_keys) - numbers);
+	pack(numbers, numbers, number_count);
+	parts[0] = text(subject ? subject : any);
+	parts[1] = text(queue ? queue : any);
+	parts[2] = text(pool ? pool : any);
+	parts[3] = (struct redis_async_bytes){numbers, number_count * sizeof *numbers};
+	parts[4] = text(t->queue_name);
+	parts[5] = (struct redis_async_bytes){a->worker, ADMISSION_WORKER_ID};
+	bool sent = redis_async_call(a->redis, &a->node->scripts[SCRIPT_ADMIT], parts, ADMIT_HEAD + 2 * vendor_keys.count,
+		3, on_answer, argument);
+	key_arguments_fini(&vendor_keys);
+	free(parts);
+	free(numbers);
+	return sent;
 }
 
 bool admission_call_key(struct admission_ticket *t, enum admission_outcome outcome, unsigned status,
 	uint64_t retry_after_ms, bool give_back, redis_async_answer *on_answer)
 {
 	char key[ADMISSION_NAME_MAX];
+	size_t candidates = on_answer ? t->candidate_count : 0;
+	double *numbers = check_calloc(KEY_NUMBERS + candidates, sizeof *numbers);
+	struct redis_async_bytes *parts = check_calloc(KEY_HEAD + 2 * candidates, sizeof *parts);
+	struct key_arguments vendor_keys;
+	key_arguments_init(&vendor_keys, t->pool, candidates, parts + KEY_HEAD);
 	pool_key(t->pool, t->mapping->pool_name, key);
-	double numbers[] = {ADMISSION_SPAN_MS, outcome, status, (double)retry_after_ms, t->trial,
-		give_back ? t->key_event : 0, t->key_made, (double)(on_answer ? t->candidate_count : 0)};
-	pack(numbers, numbers, sizeof numbers / sizeof *numbers);
-	struct redis_async_bytes head[] = {text(key), {numbers, sizeof numbers},
-		text(t->key == SIZE_MAX ? "" : t->pool->keys[t->key]->id)};
-	return call_with_candidates(t, SCRIPT_KEY, head, 3, 1, on_answer);
+	memcpy(numbers,
+		(double[KEY_NUMBERS]){ADMISSION_SPAN_MS, outcome, status, (double)retry_after_ms, t->trial,
+			give_back ? t->key_event : 0, t->key_made, (double)candidates},
+		KEY_NUMBERS * sizeof *numbers);
+	if (candidates)
+		put_candidates(numbers + KEY_NUMBERS, t, &vendor_keys);
+	pack(numbers, numbers, KEY_NUMBERS + candidates);
+	parts[0] = text(key);
+	parts[1] = (struct redis_async_bytes){numbers, (KEY_NUMBERS + candidates) * sizeof *numbers};
+	parts[2] = text(t->key == SIZE_MAX ? "" : t->pool->keys[t->key]->id);
+	bool sent = redis_async_call(t->owner->redis, &t->owner->node->scripts[SCRIPT_KEY], parts,
+		KEY_HEAD + 2 * vendor_keys.count, 1, on_answer, t);
+	key_arguments_fini(&vendor_keys);
+	free(parts);
+	free(numbers);
+	return sent;
 }
 
 static double today(const struct admission *a)
@@ -182,29 +251,19 @@ static double today(const struct admission *a)
 	return (double)(now_ms / 86400000);
 }
 
-static bool call_settle(struct admission *a, const char *subject, double *numbers, size_t size)
+bool admission_call_settle(struct admission *a, const char *subject_key, struct admission_settlement *s,
+	const int64_t usage[3])
 {
-	char usage[ADMISSION_NAME_MAX];
-	snprintf(usage, sizeof usage, "apiproxy:usage:%s", strchr(subject, '{'));
-	pack(numbers, numbers, size / sizeof *numbers);
-	struct redis_async_bytes all[] = {text(subject), text(usage), {numbers, size}, {a->worker, ADMISSION_WORKER_ID}};
+	char usage_key[ADMISSION_NAME_MAX];
+	size_t numbers = 6 + (size_t)s->change_count * (sizeof *s->changes / sizeof(double));
+	snprintf(usage_key, sizeof usage_key, "apiproxy:usage:%s", strchr(subject_key, '{'));
+	s->day = today(a);
+	for (int i = 0; i < 3; i++)
+		s->usage[i] = (double)usage[i];
+	pack(&s->day, &s->day, numbers);
+	struct redis_async_bytes all[] = {text(subject_key), text(usage_key), {s, numbers * sizeof(double)},
+		{a->worker, ADMISSION_WORKER_ID}};
 	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_SETTLE], all, 4, 2, NULL, NULL);
-}
-
-bool admission_call_settle(struct admission_ticket *t, bool place, bool give_back,
-	const struct admission_result *result, const int64_t usage[3])
-{
-	char subject[ADMISSION_NAME_MAX];
-	admission_subject_key(t->subject, "limit", subject);
-	double numbers[] = {place, t->event, t->made, (double)t->tokens[0], (double)t->tokens[1], give_back,
-		today(t->owner), (double)usage[0], (double)usage[1], (double)usage[2], result && result->tokens_known};
-	return call_settle(t->owner, subject, numbers, sizeof numbers);
-}
-
-bool admission_call_usage(struct admission *a, const char *subject_key, const int64_t usage[3])
-{
-	double numbers[] = {0, 0, 0, 0, 0, 0, today(a), (double)usage[0], (double)usage[1], (double)usage[2], 0};
-	return call_settle(a, subject_key, numbers, sizeof numbers);
 }
 
 void admission_call_leave(struct admission *a, const char *prefix, const char *name, double start)

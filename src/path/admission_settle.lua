@@ -1,30 +1,28 @@
--- The end of a request: its place, its reservations, the day's figures.
+-- The end of requests of one subject: their places, their reservations, the day's figures.
 -- KEYS: subject, its usage (same tag). ARGV[1]: numbers. ARGV[2]: the worker, 8 bytes.
--- day: days since 1970. made: when the window was made that the request is in; another one knows
--- nothing of it. give_back: nothing was sent, so the event and its reservations go. known: the tokens
--- are what the vendor says; else the reservations stand.
-local place, event, made, reserved_i, reserved_o, give_back, day, count, input, output, known = open('<ddddddddddd', ARGV[1])
+-- The numbers: day (days since 1970), places given back, then for the day requests, input, output; how many
+-- changes of events follow; of each the event, when the window was made that it is in (another one knows nothing of
+-- it), and what is added to its requests, input and output.
+local day, places, count, input, output, changes, at = open('<dddddd', ARGV[1])
 local subject = KEYS[1]
 local s, w, taken_by, dirty = call('GET', subject), nil, '', false
 if s then
 	w = {open(STATE, s)}
 	if #s > 168 then taken_by = s:sub(169) end
-	local p = place > 0 and taken_by:find(ARGV[2], 1, true)
+	local p = places > 0 and taken_by:find(ARGV[2], 1, true)
 	if p then
 		local taken, till = open('<I4I6', taken_by, p + 8)
-		w[17], dirty = w[17] - 1, true
-		taken_by = taken_by:sub(1, p - 1) .. (taken > 1 and ARGV[2] .. pack('<I4I6', taken - 1, till) or '') .. taken_by:sub(p + 18)
+		local left = max(0, taken - places)
+		w[17], dirty = w[17] - taken + left, true
+		taken_by = taken_by:sub(1, p - 1) .. (left > 0 and pack('<c8I4I6', ARGV[2], left, till) or '') .. taken_by:sub(p + 18)
 	end
-	if event > 0 and w[16] == made then
-		if give_back > 0 then
-			dirty = window_adjust(w, subject, event, -1, -reserved_i, -reserved_o) or dirty
-		elseif known > 0 and (input ~= reserved_i or output ~= reserved_o) then
-			dirty = window_adjust(w, subject, event, 0, input - reserved_i, output - reserved_o) or dirty
-		end
+	for _ = 1, changes do
+		local event, made, n, i, o
+		event, made, n, i, o, at = open('<ddddd', ARGV[1], at)
+		if w[16] == made then dirty = window_adjust(w, subject, event, n, i, o) or dirty end
 	end
 elseif count > 0 then
-	local t = call('TIME')
-	w = {0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, t[1] * 1000 + math.floor(t[2] / 1000), 0, 0, 0, 0, 0}
+	w = window_new(clock())
 end
 local new_day = not s
 if count > 0 then
@@ -40,10 +38,9 @@ if count > 0 then
 	end
 	w[19], w[20], w[21], dirty = w[19] + count, w[20] + input, w[21] + output, true
 end
-if not dirty then return 0 end
-if new_day then
+if dirty and new_day then
 	call('SET', subject, window_pack(w, taken_by), 'EX', 2764800)
-else
+elseif dirty then
 	call('SET', subject, window_pack(w, taken_by), 'KEEPTTL')
 end
 return 0

@@ -15,10 +15,20 @@
 -- status that was the reason.
 -- What follows them is a subject's places, see admission_admit.lua.
 local call, pack, open = redis.call, struct.pack, struct.unpack
+local floor, max, min = math.floor, math.max, math.min
 local STATE, STATE_AND_MORE, ENTRY = '<ddddddddddddddddddddd', '<dddddddddddddddddddddc0', '<I6I4I6I6'
 
 -- more: what follows the numbers, a string.
 local function window_pack(w, more)
 	return pack(STATE_AND_MORE, w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15],
 		w[16], w[17], w[18], w[19], w[20], w[21], more)
+end
+
+local function clock()
+	local t = call('TIME')
+	return t[1] * 1000 + floor(t[2] / 1000)
+end
+
+local function window_new(now)
+	return {0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, now, 0, 0, 0, 0, 0}
 end

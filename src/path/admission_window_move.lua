@@ -1,14 +1,3 @@
-local floor, max, min = math.floor, math.max, math.min
-
-local function clock()
-	local t = call('TIME')
-	return t[1] * 1000 + floor(t[2] / 1000)
-end
-
-local function window_new(now)
-	return {0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, now, 0, 0, 0, 0, 0}
-end
-
 -- Takes out what counts no longer: what was before `edge`. Returns whether anything changed.
 local function window_expire(w, key, edge)
 	if w[5] < w[4] then return false end

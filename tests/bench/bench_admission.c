@@ -1,8 +1,9 @@
 /* bench_admission: what an admission and its settlement cost Redis, µs of its CPU (INFO cpu), with all
  * limits on: places, three windows, a vendor key with a window of its own, the day's figures; and a trivial
- * EVALSHA of as many arguments beside it. Pipelined as a busy worker does it; a private redis-server, with and without
+ * EVALSHA of as many arguments beside it. As a busy worker asks: in turns of 32 requests, those of one client in one call; a private redis-server, with and without
  * its append-only file. Prints one line of JSON. Usage: bench_admission [REQUESTS], default 100000. */
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,47 +109,72 @@ static void name_request(struct request *r, const struct scene *scene, unsigned 
 	snprintf(r->worker, sizeof r->worker, "worker%02u", number % scene->nodes % 100);
 }
 
-static void send_admission(struct request *r, const struct scene *scene)
+/* As a worker asks at the end of a turn: one call for requests of one client. */
+static void send_admissions(struct request *r, int count, const struct scene *scene)
 {
-	double n[] = {STAGE_SUBJECT | STAGE_POOL, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, 1e6, scene->rpm, 1e12, 1e12, 500,
-		1000, 0, 0, 0, 0, 0, 2};
+	double n[13 + 5 * DEPTH] = {STAGE_SUBJECT | STAGE_POOL, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, 1e6, scene->rpm,
+		1e12, 1e12, 0, 0, 0, 0, 0, count};
+	for (int i = 0; i < count; i++)
+		memcpy(&n[13 + 5 * i], (double[]){500, 1000, 2, i % 2, 1 - i % 2}, 5 * sizeof *n);
 	const char *parts[] = {r->subject, r->subject, "apiproxy:limit:{pool}", (char *)n, "", r->worker, "k1",
 		"100000000", "k2", "100000000"};
-	size_t lengths[] = {strlen(r->subject), strlen(r->subject), 21, sizeof n, 0, 8, 2, 9, 2, 9};
+	size_t lengths[] = {strlen(r->subject), strlen(r->subject), 21, sizeof *n * (13 + 5 * (size_t)count), 0, 8, 2, 9,
+		2, 9};
 	send_script(SCRIPT_ADMIT, 3, 10, parts, lengths);
 }
 
-static void send_settlement(struct request *r)
+static void receive_admissions(struct request *r, int count)
 {
-	double n[] = {1, r->event, r->made, 500, 1000, 0, (double)(time(NULL) / 86400), 1, 400, 700, 1};
-	const char *parts[] = {r->subject, r->usage, (char *)n, r->worker};
-	size_t lengths[] = {strlen(r->subject), strlen(r->usage), sizeof n, 8};
+	redisReply *reply = receive();
+	struct admission_answer answer;
+	CHECK(reply->type == REDIS_REPLY_ARRAY && reply->elements == (size_t)count);
+	for (int i = 0; i < count; i++) {
+		CHECK(
+			admission_answer_read(&answer, reply->element[i]) && answer.numbers[ANSWER_VERDICT] == VERDICT_ADMITTED);
+		r[i].event = answer.numbers[ANSWER_EVENT];
+		r[i].made = answer.numbers[ANSWER_MADE];
+	}
+	freeReplyObject(reply);
+}
+
+static void send_settlements(struct request *r, int count)
+{
+	struct admission_settlement s = {.day = (double)(time(NULL) / 86400),
+		.places = count,
+		.usage = {count, 400.0 * count, 700.0 * count}};
+	for (int i = 0; i < count; i++) {
+		size_t last = (size_t)s.change_count;
+		if (!last || s.changes[last - 1].event != r[i].event)
+			s.changes[last++] = (struct admission_change){.event = r[i].event, .made = r[i].made};
+		CHECK(last < ADMISSION_CHANGES_MAX);
+		s.changes[last - 1].amounts[1] += 400 - 500;
+		s.changes[last - 1].amounts[2] += 700 - 1000;
+		s.change_count = (double)last;
+	}
+	const char *parts[] = {r->subject, r->usage, (char *)&s, r->worker};
+	size_t lengths[] = {strlen(r->subject), strlen(r->usage),
+		offsetof(struct admission_settlement, changes) + (size_t)s.change_count * sizeof *s.changes, 8};
 	send_script(SCRIPT_SETTLE, 2, 4, parts, lengths);
 }
 
-/* Admissions in batches; each is settled when four batches are under way. */
+/* Admissions in turns; each is settled when four turns are under way. */
 static double play(const struct scene *scene, unsigned requests)
 {
 	static struct request ring[UNDER_WAY];
+	int step = scene->clients == 1 ? DEPTH : 1;
 	double before = cpu_us();
 	for (unsigned done = 0; done < requests; done += DEPTH) {
-		struct request *batch = &ring[done % UNDER_WAY];
-		for (int i = 0; i < DEPTH && done >= UNDER_WAY; i++)
-			send_settlement(&batch[i]);
-		for (int i = 0; i < DEPTH && done >= UNDER_WAY; i++)
+		struct request *turn = &ring[done % UNDER_WAY];
+		for (int i = 0; i < DEPTH && done >= UNDER_WAY; i += step)
+			send_settlements(&turn[i], step);
+		for (int i = 0; i < DEPTH && done >= UNDER_WAY; i += step)
 			freeReplyObject(receive());
-		for (int i = 0; i < DEPTH; i++) {
-			name_request(&batch[i], scene, done + (unsigned)i);
-			send_admission(&batch[i], scene);
-		}
-		for (int i = 0; i < DEPTH; i++) {
-			redisReply *reply = receive();
-			struct admission_answer answer;
-			CHECK(admission_answer_read(&answer, reply) && answer.numbers[ANSWER_VERDICT] == VERDICT_ADMITTED);
-			batch[i].event = answer.numbers[ANSWER_EVENT];
-			batch[i].made = answer.numbers[ANSWER_MADE];
-			freeReplyObject(reply);
-		}
+		for (int i = 0; i < DEPTH; i++)
+			name_request(&turn[i], scene, done + (unsigned)i);
+		for (int i = 0; i < DEPTH; i += step)
+			send_admissions(&turn[i], step, scene);
+		for (int i = 0; i < DEPTH; i += step)
+			receive_admissions(&turn[i], step);
 	}
 	return (cpu_us() - before) / requests;
 }

@@ -60,25 +60,43 @@ class Scripts:
         pipeline.evalsha(sha, len(keys), *keys, *arguments)
         return pipeline.execute()[1]
 
-    def admit(self, subject="s", places=0, limits=(0, 0, 0), tokens=(0, 0), worker=b"worker-1", queue=None, candidates=(), name=None):
+    def admit(self, subject="s", places=0, limits=(0, 0, 0), tokens=(0, 0), worker=b"worker-1", queue=None, candidates=(), name=None, pool="pool"):
         """queue: (starts, span, capacity, patience); candidates: (id, limit) each."""
+        return self.admit_all([tokens], subject, places, limits, worker, queue, candidates, name, pool)[0]
+
+    def admit_all(self, tokens, subject="s", places=0, limits=(0, 0, 0), worker=b"worker-1", queue=None, candidates=(), name=None, pool="pool"):
+        """Several requests in one call: their tokens."""
         stages = 1 + (2 if queue else 0) + (4 if candidates else 0)
         self.names += 1
-        numbers = [stages, SPAN, LEASE, places, *limits, *tokens, *(queue or (0, 0, 0, 0)), 0, len(candidates)]
+        numbers = [stages, SPAN, LEASE, places, *limits, *(queue or (0, 0, 0, 0)), 0, len(tokens)]
+        places_of_keys = range(len(candidates))
+        requests = b"".join(struct.pack(f"<{3 + len(candidates)}d", *t, len(candidates), *places_of_keys) for t in tokens)
         key = f"apiproxy:limit:{{{subject}}}:c"
         flat = [x for candidate in candidates for x in candidate]
-        keys = [key, "apiproxy:limit:{/q}:q" if queue else key, "apiproxy:limit:{pool}" if candidates else key]
-        return Answer(self.call(self.admit_sha, keys, struct.pack("<15d", *numbers), name or f"n{self.names}", worker, *flat))
+        keys = [key, "apiproxy:limit:{/q}:q" if queue else key, f"apiproxy:limit:{{{pool}}}" if candidates else key]
+        answers = self.call(self.admit_sha, keys, struct.pack("<13d", *numbers) + requests, name or f"n{self.names}", worker, *flat)
+        assert len(answers) == len(tokens)
+        return [Answer(a) for a in answers]
 
     def settle(self, answer, reserved=(0, 0), used=None, subject="s", place=False, give_back=False, worker=b"worker-1"):
-        i, o = used or (0, 0)
-        numbers = [place, answer.event, answer.made, *reserved, give_back, self.now // 86_400_000, not give_back, i, o, used is not None]
+        self.settle_all([(answer, reserved, used, give_back)], subject, place, worker)
+
+    def settle_all(self, ended, subject="s", place=False, worker=b"worker-1"):
+        """ended: (answer, reserved, used, give_back) each."""
+        day, changes = [0, 0, 0], []
+        for answer, reserved, used, give_back in ended:
+            i, o = used or (0, 0)
+            day = [d + n for d, n in zip(day, (not give_back, i, o))]
+            if give_back or used is not None:
+                changes += [answer.event, answer.made, -give_back, i - reserved[0], o - reserved[1]]
+        numbers = [self.now // 86_400_000, place * len(ended), *day, len(changes) // 5, *changes]
         key = f"apiproxy:limit:{{{subject}}}:c"
-        self.call(self.settle_sha, [key, key.replace("limit", "usage")], struct.pack("<11d", *map(float, numbers)), worker)
+        self.call(self.settle_sha, [key, key.replace("limit", "usage")], struct.pack(f"<{len(numbers)}d", *map(float, numbers)), worker)
 
     def report(self, key, outcome, status=0, retry_after=0, trial=0.0, candidates=()):
         flat = [x for candidate in candidates for x in candidate]
-        numbers = struct.pack("<8d", SPAN, outcome, status, retry_after, trial, 0, 0, len(candidates))
+        count = len(candidates)
+        numbers = struct.pack(f"<{8 + count}d", SPAN, outcome, status, retry_after, trial, 0, 0, count, *range(count))
         raw = self.call(self.key_sha, ["apiproxy:limit:{pool}"], numbers, key, *flat)
         return Answer(raw) if candidates else None
 
@@ -151,6 +169,34 @@ def test_windows_decide_as_the_model_does(scripts, seed):
     assert decisions[True] > 20 and (decisions[False] > 20 or not any(limits))
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_several_in_one_call_are_as_one_after_the_other(scripts, seed):
+    """Of two subjects, one asks and settles for all requests of a turn at once, the other for each by itself."""
+    rng = random.Random(seed)
+    limits = (rng.choice([0, 5, 60]), rng.choice([0, 2000]), rng.choice([0, 900]))
+    more = {"places": rng.choice([0, 3, 8]), "limits": limits, "candidates": [("a", 20), ("b", 0)] if seed % 2 else [("a", 9), ("b", 15)]}
+    under_way, verdicts = [], set()
+    for _ in range(500):
+        scripts.now += rng.choice([0, 1, 5, 200, 3000]) if rng.random() < 0.99 else rng.randint(50_000, 130_000)
+        rng.shuffle(under_way)
+        count = rng.randint(0, 6)
+        ended, under_way = under_way[:count], under_way[count:]
+        if ended:
+            fates = [(tokens, *rng.choice([(tokens, False), ((7, 300), False), (None, False), (None, True)])) for _, _, tokens in ended]
+            scripts.settle_all([(one, *fate) for (one, _, _), fate in zip(ended, fates)], "one", more["places"] > 0)
+            for (_, each, _), fate in zip(ended, fates):
+                scripts.settle_all([(each, *fate)], "each", more["places"] > 0)
+        wanted = [(rng.randint(0, 200), rng.randint(0, 100)) for _ in range(rng.randint(1, 9))]
+        at_once = scripts.admit_all(wanted, "one", pool="one", **more)
+        singly = [scripts.admit(subject="each", tokens=w, pool="each", **more) for w in wanted]
+        for one, each, tokens in zip(at_once, singly, wanted):
+            assert vars(one) == vars(each) | {"made": one.made, "key_made": one.key_made}
+            verdicts.add(one.verdict)
+            if one.verdict == ADMITTED:
+                under_way.append((one, each, tokens))
+    assert {ADMITTED} < verdicts
+
+
 @pytest.mark.parametrize("limit", [1, 60, 1000])
 def test_saturation_uses_what_is_there(scripts, limit):
     """Callers who never stop asking: never one too many, and at least 99 % of the limit."""
@@ -174,7 +220,7 @@ def test_saturation_uses_what_is_there(scripts, limit):
 def test_large_windows_err_on_the_safe_side_and_stay_small(scripts):
     limit, times = 15_000, []
     key = "apiproxy:limit:{s}:c"
-    numbers = struct.pack("<15d", 1, SPAN, LEASE, 0, limit, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    numbers = struct.pack("<16d", 1, SPAN, LEASE, 0, limit, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0)
     for _ in range(1300):  # 130 s, 100 ms at a time, more than the limit is offered
         pipeline = scripts.redis.pipeline(transaction=False)
         stamps = []
@@ -183,7 +229,7 @@ def test_large_windows_err_on_the_safe_side_and_stay_small(scripts):
             for _ in range(3):
                 stamps.append(scripts.now + step * 10)
                 pipeline.evalsha(scripts.admit_sha, 3, key, key, key, numbers, "n", b"worker-1")
-        answers = [a for a in pipeline.execute() if isinstance(a, bytes)]
+        answers = [a[0] for a in pipeline.execute() if isinstance(a, list)]
         times += [t for t, a in zip(stamps, answers) if struct.unpack("<d", a[:8])[0] == ADMITTED]
         scripts.now += 100
     assert most_in_any(times, SPAN) <= limit

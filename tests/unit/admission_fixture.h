@@ -264,7 +264,7 @@ static inline void work_start(struct work *work)
 		on_decided(&work->job->rq);
 }
 
-static inline struct job *begin(struct worker *w, const struct subject *s, const struct mapping *m, uint64_t input,
+static inline struct job *job_new(struct worker *w, const struct subject *s, const struct mapping *m, uint64_t input,
 	uint64_t output)
 {
 	struct job *j = check_calloc(1, sizeof *j);
@@ -276,6 +276,13 @@ static inline struct job *begin(struct worker *w, const struct subject *s, const
 		.output_tokens = output,
 		.on_decided = on_decided,
 		.on_waiting = on_waiting};
+	return j;
+}
+
+static inline struct job *begin(struct worker *w, const struct subject *s, const struct mapping *m, uint64_t input,
+	uint64_t output)
+{
+	struct job *j = job_new(w, s, m, input, output);
 	on_worker(w, &(struct work){.run = work_start, .job = j});
 	return j;
 }

@@ -71,6 +71,65 @@ static void tokens_are_reserved_then_settled(void **state)
 	cancel(b);
 }
 
+enum { MANY = 100 };
+static struct job *many[MANY];
+
+static void work_start_many(struct work *work)
+{
+	for (int i = 0; i < MANY; i++)
+		CHECK(!admission_start(work->worker->admission, &many[i]->rq));
+}
+
+static void work_settle_many(struct work *work)
+{
+	for (int i = 0; i < MANY; i++)
+		admission_settle(&many[i]->rq, work->result);
+}
+
+static long long script_calls(void)
+{
+	redisContext *c = redisConnectUnix(socket_path);
+	redisReply *reply = redisCommand(c, "INFO commandstats");
+	const char *at = strstr(reply->str, "cmdstat_evalsha:calls=");
+	long long calls = at ? atoll(at + strlen("cmdstat_evalsha:calls=")) : 0;
+	freeReplyObject(reply);
+	redisFree(c);
+	return calls;
+}
+
+/* 64 at most in a call: 100 are two, and each still gets its own answer. */
+static void requests_of_a_turn_are_few_calls(void **state)
+{
+	(void)state;
+	fresh_client((struct limits){.rpm = 90, .input_tpm = 100000, .max_concurrency = 95});
+	for (int i = 0; i < MANY; i++)
+		many[i] = job_new(&one, &client, &plain, 10, 1);
+	long long before = script_calls();
+	on_worker(&one, &(struct work){.run = work_start_many});
+	for (int i = 0; i < MANY; i++) {
+		assert_int_equal(decided(many[i]), i < 90 ? PROBLEM_NONE : PROBLEM_RATE_LIMIT);
+		assert_int_equal(many[i]->rq.figures[ADMISSION_REQUESTS].remaining, i < 90 ? 89 - i : 0);
+	}
+	assert_int_equal(script_calls() - before, 2);
+	on_worker(&one,
+		&(struct work){.run = work_settle_many,
+			.result = &(struct admission_result){.sent = true,
+				.tokens_known = true,
+				.input_tokens = 7,
+				.outcome = ADMISSION_SUCCESS,
+				.status = 200}});
+	for (int i = 0; i < 200 && script_calls() == before + 2; i++)
+		pause_ms(5);
+	assert_int_equal(script_calls() - before, 3);
+	for (int i = 0; i < MANY; i++)
+		free(many[i]);
+	client.limits.rpm = 91; /* places and what was reserved too much are back */
+	struct job *j = begin(&one, &client, &plain, 10, 0);
+	assert_int_equal(decided(j), PROBLEM_NONE);
+	assert_int_equal(j->rq.figures[ADMISSION_INPUT_TOKENS].remaining, 100000 - 90 * 7 - 10);
+	done(j);
+}
+
 static void places_are_for_all_nodes(void **state)
 {
 	struct worker two;
@@ -365,6 +424,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(requests_stop_at_the_limit, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(what_was_not_sent_is_given_back, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(tokens_are_reserved_then_settled, start_one, stop_one),
+		cmocka_unit_test_setup_teardown(requests_of_a_turn_are_few_calls, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(places_are_for_all_nodes, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(scripts_that_were_forgotten_come_back, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(a_queue_paces_and_refuses_one_too_many, start_one, stop_one),

@@ -122,10 +122,11 @@ static void load(char sha1[41])
 	char *whole = check_printf("%s%s%s%s", text, admission_health_lua(), embedded_find("admission_health.lua")->data,
 		"local now = tonumber(ARGV[1]) "
 		"if ARGV[2] == 'trial' then "
-		"local choice = key_choose(KEYS[1], 3, 1, now, 60000) "
-		"return choice and string.format('%.0f', select(3, key_take(choice, now, 60000))) or '-1' end "
-		"health_report(KEYS[1] .. ':k:a', now, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])) "
-		"return '0'");
+		"local choice = key_choose(KEYS[1], 3, pack('<d', 0), 1, 1, now, 60000) "
+		"local name = choice and string.format('%.0f', select(3, key_take(choice, now, 60000))) or '-1' "
+		"keys_save(now) return name end "
+		"health_report(key_known(KEYS[1] .. ':k:a'), now, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])) "
+		"keys_save(now) return '0'");
 	redisReply *reply = redisCommand(redis, "SCRIPT LOAD %s", whole);
 	assert_int_equal(reply->type, REDIS_REPLY_STRING);
 	snprintf(sha1, 41, "%s", reply->str);
