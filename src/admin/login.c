@@ -3,12 +3,11 @@
  * The password is looked at with crypt(3) on the hash lane, whose threads do nothing else; a name nobody
  * has costs the same work. For login_cache_seconds all nodes give the same token: it is kept in Redis
  * under the user and the mark of the password, so a new password is a new token at once. While Redis is
- * away this node keeps it for itself. */
+ * away this node keeps it for itself. Tokens begin and end by the clock that all nodes share. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cjson/cJSON.h>
 #include <hiredis/hiredis.h>
@@ -16,6 +15,7 @@
 #include "admin/admin.h"
 #include "admin/login_limit.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "path/identity.h"
 #include "state/redis_sync.h"
 #include "state/secrets.h"
@@ -99,7 +99,7 @@ static char *token_for(struct admin *admin, const struct snapshot *s, const stru
 {
 	const struct settings *settings = admin->setup.settings;
 	const char *secret = snapshot_jwt_secret(s);
-	int64_t now = (int64_t)time(NULL), ttl = settings->auth_token_ttl_seconds,
+	int64_t now = clock_shared_ms() / 1000, ttl = settings->auth_token_ttl_seconds,
 			cached = settings->auth_login_cache_seconds;
 	char mark[IDENTITY_MARK_LENGTH + 1], key[TOKEN_KEY_MAX], name[80];
 	char *fresh = identity_token_issue(secret, user, now, now + ttl);
@@ -160,7 +160,7 @@ static void reply_token(struct admin_reply *reply, char *token, int64_t expires_
 	cJSON *json = cJSON_CreateObject();
 	cJSON_AddStringToObject(json, "token", token);
 	cJSON_AddStringToObject(json, "token_type", "Bearer");
-	cJSON_AddNumberToObject(json, "expires_in", (double)(expires_at - (int64_t)time(NULL)));
+	cJSON_AddNumberToObject(json, "expires_in", (double)(expires_at - clock_shared_ms() / 1000));
 	admin_reply_json(reply, 200, json);
 	admin_reply_header(reply, "cache-control", "no-store");
 	free(token);

@@ -121,7 +121,7 @@ static bool anthropic_limit(struct buf *out, const char *what, const struct dial
 	if (!l->limit)
 		return true;
 	char reset[CLOCK_TEXT_BYTES];
-	clock_format(reset, clock_unix_ms() + (int64_t)l->reset_ms + 999, false);
+	clock_format(reset, clock_shared_ms() + (int64_t)l->reset_ms + 999, false);
 	return buf_printf(out,
 		"anthropic-ratelimit-%s-limit: %llu\r\nanthropic-ratelimit-%s-remaining: %llu\r\nanthropic-ratelimit-%s-reset: %s\r\n",
 		what, (unsigned long long)l->limit, what, (unsigned long long)l->remaining, what, reset);

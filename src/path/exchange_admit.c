@@ -38,7 +38,7 @@ enum step step_identify(struct exchange *ex)
 		return STEP_COLLECT;
 	size_t count = gather_credentials(ex, credentials);
 	enum problem_id problem = identity_decide(ex->plane->identity, ex->pin->snapshot, ex->mapping, credentials, count,
-		clock_unix_ms(), &ex->managed->subject);
+		clock_shared_ms(), &ex->managed->subject);
 	return problem == PROBLEM_NONE ? STEP_COLLECT : exchange_fail(ex, problem, NULL);
 }
 
@@ -166,23 +166,33 @@ bool exchange_should_fail_over(struct exchange *ex, unsigned status)
 		admission_outcome_of_status(status) >= ADMISSION_THROTTLED;
 }
 
-/* 0: the vendor said nothing that can be read; "now" is one millisecond. */
-static uint64_t retry_after_ms(const struct http_head *answer)
+/* False: the answer has no such field, or it is too long. */
+static bool field_text(const struct http_head *answer, enum http_field_id id, char text[64])
 {
-	const struct http_field *f = answer ? http_find(answer, HTTP_RETRY_AFTER) : NULL;
-	char text[64];
-	if (!f || !f->value_length || f->value_length >= sizeof text)
-		return 0;
+	const struct http_field *f = answer ? http_find(answer, id) : NULL;
+	if (!f || !f->value_length || f->value_length >= 64)
+		return false;
 	memcpy(text, f->value, f->value_length);
 	text[f->value_length] = 0;
-	char *end;
+	return true;
+}
+
+/* 0: the vendor said nothing that can be read; "now" is one millisecond. A date is told from the vendor's own
+ * Date where there is one: whose clock is wrong, its or ours, does not matter then. */
+static uint64_t retry_after_ms(const struct http_head *answer)
+{
+	char text[64], date[64], *end;
+	if (!field_text(answer, HTTP_RETRY_AFTER, text))
+		return 0;
 	double seconds = strtod(text, &end);
 	if (!*end)
 		return seconds >= 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000) + !(seconds * 1000 >= 1) : 0;
 	time_t at = curl_getdate(text, NULL);
-	time_t now = time(NULL);
+	time_t now = field_text(answer, HTTP_DATE, date) ? curl_getdate(date, NULL) : -1;
 	if (at == -1)
 		return 0;
+	if (now == -1)
+		now = (time_t)(clock_shared_ms() / 1000);
 	return at > now ? (uint64_t)(at - now) * 1000 : 1;
 }
 

@@ -1,7 +1,7 @@
 /* stats_aggregate: from events to figures. One lock for all; whoever drains holds it.
  *
  * Seconds are those of the monotonic clock, shifted at birth so that they begin with those of the
- * wall clock. Invariants: series[slot] is NULL or belongs to the name that has the slot now; a window
+ * shared clock. Invariants: series[slot] is NULL or belongs to the name that has the slot now; a window
  * is there only if it holds a request (but for `all`, which always has one). */
 #include "state/stats_aggregate.h"
 
@@ -42,7 +42,7 @@ struct stats_aggregate {
 	int64_t shift_us; /* second = (monotonic + shift) / 1 s */
 	pthread_mutex_t lock;
 	int64_t second;   /* the running one, at the last drain */
-	int64_t drain_ms; /* wall clock at the last drain */
+	int64_t drain_ms; /* shared clock at the last drain */
 	struct stats_series all;
 	struct stats_series **series; /* by slot */
 	uint32_t series_count;
@@ -66,7 +66,7 @@ struct stats_aggregate *stats_aggregate_new(struct stats *s)
 	struct stats_aggregate *a = check_calloc(1, sizeof *a);
 	a->stats = s;
 	a->birth_us = clock_monotonic_us();
-	a->shift_us = clock_read_us(CLOCK_REALTIME) - a->birth_us;
+	a->shift_us = clock_shared_ms() * 1000 - a->birth_us;
 	a->second = running_second(a);
 	a->all.window = stats_window_new(a->second);
 	pthread_mutex_init(&a->lock, NULL);
@@ -232,7 +232,7 @@ size_t stats_aggregate_drain(struct stats_aggregate *a)
 	int64_t second = running_second(a);
 	if (second > a->second)
 		turn_second(a, second);
-	a->drain_ms = clock_unix_ms();
+	a->drain_ms = clock_shared_ms();
 	size_t drained = stats_drain(a->stats, on_event, on_slot_gone, a);
 	pthread_mutex_unlock(&a->lock);
 	return drained;
@@ -271,7 +271,7 @@ struct stats *stats_aggregate_stats(const struct stats_aggregate *a)
 int64_t stats_aggregate_unix_second(const struct stats_aggregate *a, int64_t second)
 {
 	/* Whole seconds only, so that a second keeps its time unless the wall clock was set. */
-	int64_t shift_us = clock_read_us(CLOCK_REALTIME) - clock_monotonic_us();
+	int64_t shift_us = clock_shared_ms() * 1000 - clock_monotonic_us();
 	int64_t set_us = shift_us - a->shift_us;
 	return second + (set_us + (set_us < 0 ? -500000 : 500000)) / 1000000;
 }

@@ -2,7 +2,8 @@
  *
  * The guard: two connections take turns. Before a look, the resting one WATCHes every key; then the
  * other one's empty MULTI/EXEC tells whether anything was touched since it began to watch. So no
- * moment is unwatched, and a look that finds nothing costs two round trips, whatever the size.
+ * moment is unwatched, and a look that finds nothing costs two round trips, whatever the size. Each look hears Redis'
+ * clock, too (base/clock).
  * Invariant: while guard >= 0 that connection has watched since before the images were read. */
 #include "state/store_internal.h"
 
@@ -14,6 +15,7 @@
 #include <hiredis/hiredis.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "state/faults.h"
 #include "state/journal.h"
@@ -58,11 +60,34 @@ static bool has_fired(struct redis_sync *guard)
 	return !same;
 }
 
+static void hear_clock(const redisReply *time, int64_t asked_us)
+{
+	if (time && time->type == REDIS_REPLY_ARRAY && time->elements == 2)
+		clock_hear(atoll(time->element[0]->str) * 1000000 + atoll(time->element[1]->str), asked_us,
+			clock_monotonic_us());
+}
+
+/* The reply to WATCH is the caller's; NULL: the connection failed. */
+static redisReply *watch_all(struct redis_sync *r)
+{
+	bool sent = redis_sync_connect(r) && redis_sync_append(r, "WATCH " ALL_KEYS) && redis_sync_append(r, "TIME");
+	int64_t asked_us = clock_monotonic_us();
+	redisReply *watched = sent ? redis_sync_read(r) : NULL;
+	redisReply *time = watched ? redis_sync_read(r) : NULL;
+	hear_clock(time, asked_us);
+	if (watched && !time) {
+		freeReplyObject(watched);
+		watched = NULL;
+	}
+	freeReplyObject(time);
+	return watched;
+}
+
 static enum guard_state look(struct store *s, struct faults *faults)
 {
 	int resting = s->guard == 0 ? 1 : 0, watching = s->guard;
 	struct redis_sync *next = s->guards[resting];
-	if (!accept(next, redis_sync_command(next, "WATCH " ALL_KEYS), faults)) {
+	if (!accept(next, watch_all(next), faults)) {
 		s->guard = -1;
 		return GUARD_FAILED;
 	}

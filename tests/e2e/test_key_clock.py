@@ -134,7 +134,7 @@ def test_a_throttled_key_rests_as_long_as_the_vendor_asks_each_time(pair, vendor
 
     def refuse(connection, _):
         told = email.utils.formatdate(time.time() + seconds, usegmt=True) if asked == "date" else asked
-        field = f"Retry-After: {told}\r\n" if told else ""
+        field = f"Date: {email.utils.formatdate(usegmt=True)}\r\n" + (f"Retry-After: {told}\r\n" if told else "")
         connection.send(f"HTTP/1.1 {status} No\r\n{field}Content-Length: 0\r\n\r\n")
 
     vendor.script(refuse)
