@@ -174,6 +174,7 @@ struct admission_ticket {
 	bool reported;
 	size_t first_choice;       /* what the order charged, and how much */
 	int64_t price;
+	uint64_t grown;            /* keys that the order gave their weight, of the first 64 */
 	bool all_offered;
 	bool looked_twice; /* no place: the one that the client has just given back may still be on its way to Redis */
 	uint64_t tried_few;

@@ -2,8 +2,10 @@
  *
  * The order is smooth weighted round robin over the keys that may be of use, shared by the node's
  * workers: each key's `current` grows by its weight, the highest goes first and pays the sum of
- * all weights. Where Redis takes another one than the first, that one pays instead. Redis has the last
- * word; what it says of a key is remembered for a second, so that a reset by hand is soon seen.
+ * all weights. Where Redis takes another one than the first, that one pays instead. What an offer that led
+ * to nothing has moved is moved back, and what a key of no use has grown, so that neither refusals nor a rest are
+ * made up for later. Redis has the last word; what it says of a key is remembered for a second, so that a
+ * reset by hand is soon seen.
  * All under node->lock. */
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +101,46 @@ static bool hopeful(const struct admission_ticket *t, const struct admission_poo
 	return possible(t, key) && p->keys[key].not_before_ms <= loop_now_ms(t->owner->loop);
 }
 
+/* The keys' sum, which is what the one chosen pays. */
+static int64_t weigh(const struct admission_ticket *t, const struct admission_pool *p)
+{
+	int64_t total = 0;
+	for (size_t k = 0; k < p->key_count && k < UINT16_MAX; k++)
+		if (hopeful(t, p, k))
+			total += t->pool->keys[k]->weight;
+	return total;
+}
+
+/* In its turn no key claims more than the sum: that bounds what is not taken back beyond the first 64. */
+static void grow(struct admission_ticket *t, struct admission_pool *p, size_t key, int64_t total)
+{
+	int64_t claim = p->keys[key].current + t->pool->keys[key]->weight;
+	if (key < 64)
+		t->grown |= UINT64_C(1) << key;
+	else if (claim > total)
+		claim = total;
+	p->keys[key].current = claim;
+}
+
+/* Takes back what grow() gave. Returns it. */
+static int64_t shrink(struct admission_ticket *t, struct admission_pool *p, size_t key)
+{
+	if (key >= 64 || !(t->grown >> key & 1))
+		return 0;
+	t->grown &= ~(UINT64_C(1) << key);
+	p->keys[key].current -= t->pool->keys[key]->weight;
+	return t->pool->keys[key]->weight;
+}
+
+/* It is of no use now: the order should not have counted on it. */
+static void leave_out(struct admission_ticket *t, struct admission_pool *p, size_t key)
+{
+	int64_t weight = shrink(t, p, key);
+	if (t->first_choice < p->key_count)
+		p->keys[t->first_choice].current += weight;
+	t->price -= weight;
+}
+
 /* Inserts by current, the highest first, as far as there is room. */
 static void insert(struct admission_ticket *t, const struct admission_pool *p, size_t room, size_t key)
 {
@@ -127,6 +169,7 @@ void admission_pool_offer(struct admission_ticket *t, bool all)
 {
 	free_candidates(t);
 	t->first_choice = SIZE_MAX;
+	t->grown = 0;
 	size_t room = ADMISSION_CANDIDATES, left_out = 0;
 	t->all_offered = true;
 	if (!t->pool)
@@ -137,14 +180,13 @@ void admission_pool_offer(struct admission_ticket *t, bool all)
 	}
 	pthread_mutex_lock(&t->owner->node->lock);
 	struct admission_pool *p = admission_pool_of(t->owner->node, t->pool);
-	int64_t total = 0;
+	int64_t total = weigh(t, p);
 	for (size_t k = 0; k < p->key_count && k < UINT16_MAX; k++) {
 		if (!hopeful(t, p, k)) {
 			left_out += possible(t, k);
 			continue;
 		}
-		p->keys[k].current += t->pool->keys[k]->weight;
-		total += t->pool->keys[k]->weight;
+		grow(t, p, k, total);
 		insert(t, p, room, k);
 		left_out++;
 	}
@@ -170,8 +212,10 @@ void admission_pool_chosen(struct admission_ticket *t, size_t key)
 	struct admission_pool *p = admission_pool_of(t->owner->node, t->pool);
 	if (t->first_choice < p->key_count)
 		p->keys[t->first_choice].current += t->price;
-	if (key != SIZE_MAX && key < p->key_count)
+	if (key < p->key_count)
 		p->keys[key].current -= t->price;
+	for (size_t k = 0; key == SIZE_MAX && k < p->key_count && k < 64; k++)
+		shrink(t, p, k);
 	pthread_mutex_unlock(&t->owner->node->lock);
 	t->first_choice = key;
 }
@@ -197,8 +241,10 @@ void admission_pool_learn(struct admission_ticket *t, const struct admission_ans
 		struct admission_local_key *key = &p->keys[t->candidates[candidate - 1]];
 		double wait = learnt[1] - now;
 		bool full = learnt[2] == -1;
-		if (wait > 0 && candidate != choice)
+		if (wait > 0 && candidate != choice) {
+			leave_out(t, p, t->candidates[candidate - 1]);
 			key->not_before_ms = now_ms + (wait < HINT_MS ? (uint64_t)wait : HINT_MS);
+		}
 		key->unwell = !full || key->unwell;
 		if (!full && wait > 0 && candidate != choice)
 			key->health = (struct admission_health){.state = ADMISSION_KEY_COOLING,
