@@ -8,7 +8,7 @@
 
 #include "base/check.h"
 
-enum { FAULTS_MAX = 100 };
+enum { FAULTS_MAX = 10000 };
 
 void faults_add(struct faults *f, const char *place, const char *format, ...)
 {

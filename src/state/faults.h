@@ -1,7 +1,7 @@
 /* faults: what is wrong with something that was given, all of it, each with its place:
  * "mappings[3].queue.capacity: must be a whole number from 0 to 1000000". Also carries the one-line
  * reason of a failure that is nobody's input ("Redis is not available: Connection refused").
- * At most 100 are kept; the last line then says how many more there were. One thread at a time. */
+ * At most 10,000 are kept; the last line then says how many more there were. One thread at a time. */
 #ifndef APIPROXY_STATE_FAULTS_H
 #define APIPROXY_STATE_FAULTS_H
 

@@ -68,7 +68,7 @@ static bool check_number(const struct field *field, const cJSON *item, const cha
 	double value = item->valuedouble;
 	if (cJSON_IsNumber(item) && value >= field->min && value <= field->max && (!whole || value == floor(value)))
 		return true;
-	faults_add(faults, place, "must be a %s from %.15g to %.15g", whole ? "whole number" : "number", field->min,
+	faults_add(faults, place, "must be a %s from %.16g to %.16g", whole ? "whole number" : "number", field->min,
 		field->max);
 	return false;
 }
@@ -175,7 +175,7 @@ static void take_fields(const struct field *fields, const cJSON *input, enum sou
 	cJSON *into, struct faults *faults)
 {
 	const cJSON *item;
-	size_t faults_before = faults->count;
+	size_t faults_before = faults->count + faults->dropped;
 	cJSON_ArrayForEach(item, input) {
 		const struct field *field = find_field(fields, item->string);
 		unsigned flags = field ? field->flags : 0;
@@ -196,7 +196,7 @@ static void take_fields(const struct field *fields, const cJSON *input, enum sou
 		if (!(fields->flags & FIELD_REQUIRED) || get(into, fields->name))
 			continue;
 		const cJSON *sent = get(input, fields->name);
-		if (faults->count > faults_before && sent && !cJSON_IsNull(sent))
+		if (faults->count + faults->dropped > faults_before && sent && !cJSON_IsNull(sent))
 			continue; /* it was there, and its fault is told */
 		char *at = place_of(place, fields->name);
 		faults_add(faults, at, "is required");

@@ -571,6 +571,12 @@ def test_every_fault_is_listed_with_its_place(api):
     assert api.api("GET", "/api/config").json() == before
 
 
+def test_hundreds_of_faults_are_listed_too(api):
+    bad = [{"prefix": f"/m{number}", "target": "nonsense"} for number in range(500)]
+    message = error(api.api("PUT", "/api/config", {**EMPTY, "mappings": bad}), 400, "bad_request")
+    assert message.count("target: ") == 500 and "mappings[499].target: " in message and "more" not in message
+
+
 @pytest.mark.parametrize(
     ("section", "entries"),
     [("mappings", [NEW["mappings"], NEW["mappings"]]), ("keys", [NEW["keys"], NEW["keys"]]), ("clients", [{"id": "a"}, {"id": "a"}]),
