@@ -552,7 +552,7 @@ static enum step step_settle(struct exchange *ex)
 		exchange_settle_admission(ex, &usage);
 	if (counted)
 		count(ex, &usage, now_us);
-	if (plane_logs_access(p) && !ex->internal)
+	if (plane_logs_access(p))
 		log_access(ex, now_us - ex->begun_us);
 	enum front_end end = ending(ex);
 	release(ex);

@@ -554,6 +554,23 @@ def test_nothing_secret_is_logged(server, vendor, form):
     assert SECRET not in gateway.output and TOKEN not in gateway.output
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_access_log_has_a_line_for_each_request(vendor, form):
+    with Gateway(API_PROXY_LOG_FORMAT=form, API_PROXY_ACCESS_LOG="on", API_PROXY_OPS_LISTEN=None) as gateway:
+        gateway.get(gateway.route(vendor.url) + "/path-seen?query-not-seen")
+        gateway.get("/stats?query-not-seen")
+        gateway.request("GET", "/api/clients")
+        gateway.request("POST", "/auth/login", (), "{}")
+        gateway.connect().send(b'GET /odd/"\xff\\ HTTP/1.1\r\nHost: x\r\n\r\n')
+        wanted = ("/path-seen 200", "GET /stats 200", "GET /api/clients 401", "POST /auth/login 400", "404 no_mapping")
+        eventually(lambda: all(line in gateway.output for line in wanted), 3, what="a line for each")
+        assert "not-seen" not in gateway.output
+        if form == "json":
+            for line in gateway.output.encode("utf-8", "strict").decode().strip().splitlines():
+                json.loads(line)
+            assert "\ufffd" not in gateway.output, "no bytes that are not UTF-8"
+
+
 def test_access_log_is_off_by_default(vendor):
     with Gateway() as gateway:
         gateway.get(gateway.route(vendor.url) + "/path-not-seen")
