@@ -87,6 +87,30 @@ def test_admin_is_accessible(gateway, filled, open_page, axe, log_in, scheme):
     assert_accessible(axe, page, "confirmation")
 
 
+def test_words_stay_whole_and_long_ones_break(gateway, filled, vendor, log_in):
+    """Short prefixes, headings and badges are not broken for a long neighbour's sake; the longest stay in."""
+    longest = {"prefix": "/" + "p" * 127, "target": vendor.url + "/" + "t" * 300}
+    assert gateway.api("POST", "/api/mappings", longest).status == 201
+    assert gateway.api("POST", "/api/keys", {"id": "i" * 64, "pool": "p" * 64, "key": "secret-4711-0815-long"}).status == 201
+    page = log_in(gateway)
+    lines = """nodes => nodes.map(node => {
+        const range = document.createRange(); range.selectNodeContents(node);
+        return [node.textContent, new Set([...range.getClientRects()].map(r => Math.round(r.top))).size];
+    })"""
+    for section, whole in (("mappings", "/huggingface"), ("keys", "quality-key"), ("clients", "quality-client")):
+        go(page, section)
+        shown = page.locator("table.list thead th:not(:last-child), table.list .badge, table.list tbody th").evaluate_all(lines)
+        broken = [text for text, count in shown if count > 1 and len(text) < 20]
+        assert whole in " ".join(text for text, _ in shown) and not broken
+        assert_no_sideways_scroll(page, section)
+    page.get_by_role("button", name="Add").first.click()
+    body = page.locator("dialog[open] .dialog-body")
+    expect(body.get_by_text(longest["prefix"])).to_be_visible()
+    assert body.evaluate("b => b.scrollWidth - b.clientWidth") <= 0
+    assert gateway.api("DELETE", "/api/keys/" + "i" * 64).status == 204
+    assert gateway.api("DELETE", "/api/mappings" + longest["prefix"]).status == 204
+
+
 @pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
 def test_phone(gateway, filled, vendor, open_page, locale):
     gateway.get(filled + "/x")
