@@ -60,6 +60,7 @@ static struct admission_ticket *ticket_new(struct admission *a, struct admission
 static void ticket_free(struct admission_ticket *t)
 {
 	CHECK(!t->asking && !t->waiter);
+	admission_lease_hear(t);
 	admission_local_let_go(t);
 	loop_timer_cancel(t->owner->loop, &t->patience);
 	snapshot_unref(t->snapshot);
@@ -266,6 +267,10 @@ static bool ask(struct admission_ticket *t, bool all_keys)
 	double behind = t->stages & STAGE_QUEUE ? admission_queue_behind(t) : 0;
 	t->phase = PHASE_ASKING;
 	t->asking = admission_batch_admit(t, behind);
+	if (t->asking)
+		admission_lease_ask(t);
+	else
+		admission_lease_hear(t);
 	if (!t->asking && t->stages & STAGE_POOL)
 		admission_pool_chosen(t, SIZE_MAX);
 	return t->asking;
@@ -330,6 +335,7 @@ void admission_ticket_answered(struct admission_ticket *t, const struct redisRep
 	t->asking = false;
 	if (!admission_answer_read(&answer, reply)) {
 		admission_lease_doubt(t);
+		admission_lease_hear(t);
 		if (reply && reply->type == REDIS_REPLY_ERROR)
 			journal_add("redis", "admission: Redis says: %.120s", reply->str);
 		if (t->stages & STAGE_POOL)

@@ -121,6 +121,7 @@ struct admission_lease {       /* item name: a subject's key */
 	struct admission_item item;
 	struct admission_lease *next, *previous; /* by renewed_ms */
 	unsigned count;
+	unsigned asking;           /* admissions without an answer: Redis may count them already */
 	bool doubtful;             /* a call was not answered: Redis may count one too many */
 	uint64_t renewed_ms;
 	uint64_t told_ms;          /* when Redis was last told the whole count */
@@ -164,7 +165,8 @@ struct admission_ticket {
 	struct admission_local *local;
 	uint64_t local_event;
 	bool local_place;
-	struct admission_lease *lease;
+	struct admission_lease *lease;    /* where it has a place */
+	struct admission_lease *asks_for; /* where it may get one */
 
 	/* the vendor key */
 	size_t key;                /* its place in the pool, SIZE_MAX: none */
@@ -288,6 +290,8 @@ void admission_queue_rule(const struct mapping *m, uint64_t *starts, uint64_t *s
 
 /* ---- admission_lease.c ---- */
 
+void admission_lease_ask(struct admission_ticket *t);
+void admission_lease_hear(struct admission_ticket *t); /* it asks no longer: admitted, or given up */
 void admission_lease_take(struct admission_ticket *t);
 bool admission_lease_drop(struct admission_ticket *t); /* whether Redis counts the place */
 void admission_lease_doubt(struct admission_ticket *t); /* its admission was not answered */

@@ -30,16 +30,23 @@ static struct admission_lease *lease_of(struct admission_ticket *t)
 	return container_of(item, struct admission_lease, item);
 }
 
+void admission_lease_ask(struct admission_ticket *t)
+{
+	if (!t->asks_for && t->stages & STAGE_SUBJECT && (t->asks_for = lease_of(t)))
+		t->asks_for->asking++;
+}
+
 /* An admission in Redis extends the lease; one on this node alone is told with the next renewal. */
 void admission_lease_take(struct admission_ticket *t)
 {
 	struct admission *a = t->owner;
-	struct admission_lease *l = lease_of(t);
+	struct admission_lease *l = t->asks_for ? t->asks_for : lease_of(t);
 	if (!l)
 		return;
 	bool new = !l->count && !l->doubtful;
 	l->count++;
 	t->lease = l;
+	admission_lease_hear(t);
 	if (!new && t->place)
 		unlink_lease(a, l);
 	if (new || t->place)
@@ -63,8 +70,20 @@ static void forget_if_idle(struct admission *a, struct admission_lease *l)
 {
 	if (l->count || l->doubtful)
 		return;
-	unlink_lease(a, l);
-	admission_table_remove(&a->leases, &l->item);
+	if (l->previous || a->lease_first == l)
+		unlink_lease(a, l);
+	if (!l->asking)
+		admission_table_remove(&a->leases, &l->item);
+}
+
+void admission_lease_hear(struct admission_ticket *t)
+{
+	struct admission_lease *l = t->asks_for;
+	t->asks_for = NULL;
+	if (!l)
+		return;
+	l->asking--;
+	forget_if_idle(t->owner, l);
 }
 
 bool admission_lease_drop(struct admission_ticket *t)
@@ -79,7 +98,8 @@ bool admission_lease_drop(struct admission_ticket *t)
 	return counted;
 }
 
-/* False: Redis is away; when it is back, all are told. */
+/* False: Redis is away; when it is back, all are told. Where an admission is under way Redis alone knows
+ * how many places there are: it keeps its count and extends the lease. */
 static bool tell(struct admission *a, struct admission_lease **batch, size_t count)
 {
 	if (!count)
@@ -88,6 +108,8 @@ static bool tell(struct admission *a, struct admission_lease **batch, size_t cou
 	if (!admission_call_renew(a, batch, count))
 		return false;
 	for (size_t i = 0; i < count; i++) {
+		if (batch[i]->asking)
+			continue;
 		batch[i]->doubtful = false;
 		batch[i]->told_ms = batch[i]->renewed_ms;
 		forget_if_idle(a, batch[i]);

@@ -284,7 +284,7 @@ bool admission_call_renew(struct admission *a, struct admission_lease *const *le
 	char digits[BATCH][24], lease[24];
 	for (size_t i = 0; i < count; i++) {
 		all[i] = text(leases[i]->item.name);
-		snprintf(digits[i], sizeof digits[i], "%u", leases[i]->count);
+		snprintf(digits[i], sizeof digits[i], "%d", leases[i]->asking ? -1 : (int)leases[i]->count);
 		all[count + 2 + i] = text(digits[i]);
 	}
 	snprintf(lease, sizeof lease, "%d", ADMISSION_LEASE_MS);

@@ -251,7 +251,7 @@ def test_places_of_the_dead_come_free_and_those_of_the_living_do_not(scripts, se
         scripts.now += rng.choice([1, 20, 300, 2000])
         for name, worker in living.items():
             if worker["open"] and scripts.now - worker["told"] >= RENEW:
-                scripts.renew(name, len(worker["open"]))
+                scripts.renew(name, rng.choice([len(worker["open"]), -1]))
                 worker["told"] = scripts.now
         name = rng.choice(list(living))
         worker = living[name]
