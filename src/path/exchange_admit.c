@@ -327,23 +327,22 @@ void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 	admission_settle(&m->admission, &result);
 }
 
-static bool put_text(struct buf *out, const char *text)
-{
-	return buf_append(out, text, strlen(text));
-}
+enum { FIGURE_ROOM = 3 * (sizeof "x-apiproxy-remaining-output-tokens: \r\n" + 20) };
 
-static bool put_field(struct buf *out, const char *kind, const char *what, uint64_t number)
+static char *put_field(char *out, const char *kind, const char *what, uint64_t number)
 {
-	return put_text(out, "x-apiproxy-") && put_text(out, kind) && put_text(out, what) && put_text(out, ": ") &&
-		buf_append_number(out, number) && put_text(out, "\r\n");
+	out = stpcpy(stpcpy(stpcpy(stpcpy(out, "x-apiproxy-"), kind), what), ": ");
+	return stpcpy(out + buf_digits(out, number), "\r\n");
 }
 
 /* On every managed answer: by hand, because printf would be a fifth of the request's time. */
-static bool put_figure(struct buf *out, const char *what, const struct admission_figure *f)
+static char *put_figure(char *out, const char *what, const struct admission_figure *f)
 {
-	return !f->limit ||
-		(put_field(out, "limit-", what, f->limit) && put_field(out, "remaining-", what, f->remaining) &&
-			put_field(out, "reset-", what, (f->reset_ms + 999) / 1000));
+	if (!f->limit)
+		return out;
+	out = put_field(out, "limit-", what, f->limit);
+	out = put_field(out, "remaining-", what, f->remaining);
+	return put_field(out, "reset-", what, (f->reset_ms + 999) / 1000);
 }
 
 bool exchange_admission_fields(struct exchange *ex, struct buf *out)
@@ -353,10 +352,10 @@ bool exchange_admission_fields(struct exchange *ex, struct buf *out)
 		[ADMISSION_INPUT_TOKENS] = "input-tokens",
 		[ADMISSION_OUTPUT_TOKENS] = "output-tokens",
 	};
+	char text[ADMISSION_WINDOWS * FIGURE_ROOM], *end = text;
 	if (!ex->managed)
 		return true;
 	for (int i = 0; i < ADMISSION_WINDOWS; i++)
-		if (!put_figure(out, names[i], &ex->managed->admission.figures[i]))
-			return false;
-	return true;
+		end = put_figure(end, names[i], &ex->managed->admission.figures[i]);
+	return buf_append(out, text, (size_t)(end - text));
 }
