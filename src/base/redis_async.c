@@ -29,7 +29,13 @@
 #include "base/text.h"
 #include "base/tls.h"
 
-enum { CONNECT_DEADLINE_MS = 1000, PROBE_PAUSE_MS = 250, IDLE_CHECK_MS = 1000, CALL_BYTES_MAX = 1 << 20 };
+enum {
+	CONNECT_DEADLINE_MS = 1000,
+	PROBE_PAUSE_MS = 250,
+	IDLE_CHECK_MS = 1000,
+	STEADY_MS = 250, /* a connection that lasted as long was a good one */
+	CALL_BYTES_MAX = 1 << 20
+};
 
 enum state { DOWN, CONNECTING, UP };
 
@@ -48,6 +54,7 @@ struct call {
 struct redis_async {
 	struct loop *loop;
 	uint64_t complained_ms; /* when an error that nobody waited for was last logged */
+	uint64_t up_ms;         /* when it was last opened */
 	struct redis_async_options options;
 	char *unix_path, *host, *user, *password;
 	redisAsyncContext *context;
@@ -336,6 +343,7 @@ static void change(struct redis_async *r, enum state state, const char *reason)
 			r->options.on_change(r->options.context, false, reason);
 	} else if (state == UP) {
 		r->failed_before = false;
+		r->up_ms = loop_now_ms(r->loop);
 		if (r->options.on_change)
 			r->options.on_change(r->options.context, true, was_known ? "answers again" : "connected");
 	}
@@ -355,14 +363,27 @@ static void fail(struct redis_async *r, const char *reason)
 		redisAsyncFree(context);
 }
 
+/* The other side has ended a good connection, as a fail-over or a proxy between does: Redis may well be
+ * there. So it is not down, and calls wait for the next connection as they do for the first one. */
+static void reconnect(struct redis_async *r)
+{
+	log_warning("redis", "the connection ended: another one is opened");
+	r->state = CONNECTING;
+	loop_timer_cancel(r->loop, &r->deadline);
+	loop_timer_set(r->loop, &r->probe, loop_now_ms(r->loop));
+}
+
 static void on_disconnect(const redisAsyncContext *context, int status)
 {
 	struct redis_async *r = context->data;
 	(void)status;
-	if (r->context == context) {
-		r->context = NULL; /* hiredis frees it after this */
+	if (r->context != context)
+		return;
+	r->context = NULL; /* hiredis frees it after this */
+	if (r->state == UP && loop_now_ms(r->loop) - r->up_ms >= STEADY_MS)
+		reconnect(r);
+	else
 		fail(r, "the connection ended");
-	}
 }
 
 static void on_greeting(redisAsyncContext *context, void *data, void *argument)

@@ -2,7 +2,8 @@
  *
  * Every call gets exactly one answer within its deadline: a reply, or NULL where Redis failed. A call that is
  * not answered in time fails all that are under way and the connection: Redis counts as down, calls
- * fail at once (no waiting), and a probe goes on in the background until it answers again.
+ * fail at once (no waiting), and a probe goes on in the background until it answers again. Where only the
+ * connection ends, calls under way fail, and the next ones wait for another connection, within their deadline.
  * Scripts are loaded when the connection opens, and again when Redis has forgotten them
  * (NOSCRIPT): the call is then sent once more. Host names are resolved off the loop's thread.
  * One thread: the loop's. on_change tells when the state changes; nothing is logged here. */
@@ -52,7 +53,7 @@ struct redis_async *redis_async_new(struct loop *l, const struct redis_async_opt
 /* Calls under way are answered with NULL first. */
 void redis_async_free(struct redis_async *r);
 
-/* Whether a call would be sent: connected, or connecting for the first time. */
+/* Whether a call would be sent: connected, or connecting and not down. */
 bool redis_async_usable(const struct redis_async *r);
 
 /* EVALSHA with the first key_count of the parts as keys. on_answer may be NULL. false: down, nothing

@@ -78,6 +78,22 @@ def test_exact_again_when_it_is_back(vendor, how):
         assert found == [200] * 4 + [429] * 2, "what was admitted without Redis counts"
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_connection_that_ends_is_no_failure(vendor, policy):
+    """A fail-over, or a proxy in between: Redis is there, and what one node admitted holds for the other one."""
+    with Nodes(2, API_PROXY_ON_REDIS_FAILURE=policy) as nodes:
+        prefix, busy = nodes.map(vendor.url, auth="required"), nodes.client(rpm=1000)
+        for _ in range(2):
+            key = nodes.client(rpm=3)
+            assert [nodes[0].get(prefix + "/x", bearer(key)).status for _ in range(3)] == [200] * 3
+            time.sleep(0.6)
+            nodes.redis.client.client_kill_filter(_type="normal", skipme=True)
+            time.sleep(0.02)
+            assert [fault_of(node.get(prefix + "/x", bearer(key))) for node in nodes] == [(429, "rate_limit")] * 2
+            answers = at_once([lambda n=n: nodes[n % 2].get(prefix + "/x", bearer(busy)).status for n in range(20)], 4)
+            assert answers == [200] * 20
+
+
 def test_a_redis_that_comes_back_empty_empties_no_node(vendor):
     with Nodes(2) as nodes:
         prefix, key = nodes.map(vendor.url, auth="required", pool=nodes.pool("kept")), nodes.client(rpm=1000)
