@@ -77,9 +77,6 @@ void admin_reply_static(struct admin_reply *reply, unsigned status, const char *
 void admin_reply_header(struct admin_reply *reply, const char *name, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* Puts "?" for what is no UTF-8, so that JSON may hold it. */
-void admin_text_scrub(char *text);
-
 /* {"error":{"code","message"}} with the problem's status and code; format NULL: its own message.
  * Replaces what the reply held before. */
 void admin_reply_problem(struct admin_reply *reply, enum problem_id id, const char *format, ...)

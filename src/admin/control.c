@@ -22,6 +22,7 @@
 #include "admin/lane.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "path/plane.h"
 
 enum {
 	MAGIC = 0x63616c6c,
@@ -119,7 +120,7 @@ static void refuse_body(struct call *call)
 static void take_head(struct call *call, const char *method)
 {
 	struct admin_request *request = &call->request;
-	const char *peer = field(call, CONTROL_PEER_FIELD), *listener = field(call, CONTROL_LISTENER_FIELD);
+	const char *peer = field(call, PLANE_PEER_FIELD), *listener = field(call, PLANE_LISTENER_FIELD);
 	request->admin = &call->control->admin;
 	request->method = method;
 	request->body = "";

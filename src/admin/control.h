@@ -4,7 +4,7 @@
  * control_connect() makes, in HTTP/1.1, keep-alive, one request at a time, as to any upstream.
  * What arrives there has valid HTTP syntax and a path without dot segments; the request target is
  * passed on as the client sent it (origin form, percent-escapes kept), and so are method, fields
- * and body, but for two fields that the data plane alone sets, after it took away any of the client:
+ * and body, but for two fields (path/plane.h) that the data plane alone sets, after it took away any of the client:
  *
  *     x-apiproxy-peer: 192.0.2.7            the client's address
  *     x-apiproxy-listener: main|ops         where it came in; absent counts as main
@@ -15,9 +15,6 @@
 #define APIPROXY_ADMIN_CONTROL_H
 
 #include "admin/admin.h"
-
-#define CONTROL_PEER_FIELD "x-apiproxy-peer"
-#define CONTROL_LISTENER_FIELD "x-apiproxy-listener"
 
 struct control;
 

@@ -1,4 +1,4 @@
-/* json_body: a request's body as JSON, strictly; text that may be shown in JSON. No state; any thread.
+/* json_body: a request's body as JSON, strictly. No state; any thread.
  *
  * cJSON takes bytes that are no UTF-8, escapes for NUL (which cut a text short) and repeated names;
  * what is kept in Redis and shown to others must have none of them. */
@@ -9,16 +9,6 @@
 #include <cjson/cJSON.h>
 
 #include "base/text.h"
-
-void admin_text_scrub(char *text)
-{
-	size_t left = strlen(text), step;
-	for (; left; text += step, left -= step)
-		if ((step = text_utf8_length(text, left)) == 0) {
-			*text = '?';
-			step = 1;
-		}
-}
 
 /* The first byte that is no text we keep, or NULL. */
 static const char *bad_text(const char *body, size_t length)

@@ -88,30 +88,13 @@ bool *key_health_cooling(struct admin *admin, const struct snapshot *snapshot)
 	return cooling;
 }
 
-static bool reset(struct admin *admin, const cJSON *key, struct admin_reply *reply)
+bool key_health_reset(const struct admin_request *request, const struct cJSON *key, struct admin_reply *reply)
 {
 	struct vendor_key named = {.id = text_of(key, "id"), .pool = text_of(key, "pool")};
-	struct redis_sync *redis = admin_redis_acquire(admin);
+	struct redis_sync *redis = admin_redis_acquire(request->admin);
 	bool fine = admission_key_reset(redis, &named);
 	if (!fine)
 		admin_reply_problem(reply, PROBLEM_REDIS_UNAVAILABLE, "Redis is not available: %s", redis_sync_error(redis));
-	admin_redis_release(admin);
+	admin_redis_release(request->admin);
 	return fine;
-}
-
-void resource_reset(const struct admin_request *request, struct admin_reply *reply)
-{
-	struct faults faults = {0};
-	cJSON *key = NULL;
-	enum store_result result = store_get(request->admin->setup.store, SCHEMA_KEY, request->tail, &key, &faults);
-	if (result != STORE_OK) {
-		resource_fail(reply, result, &faults);
-		return;
-	}
-	if (reset(request->admin, key, reply)) {
-		key_health_add(request, key);
-		admin_reply_json(reply, 200, key);
-	} else {
-		cJSON_Delete(key);
-	}
 }

@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "state/faults.h"
 
 void admin_reply_free(struct admin_reply *reply)
@@ -64,14 +65,14 @@ static void error(struct admin_reply *reply, unsigned status, const char *code, 
 	const struct faults *faults)
 {
 	admin_reply_free(reply);
-	admin_text_scrub(message);
+	text_scrub(message);
 	cJSON *json = cJSON_CreateObject();
 	cJSON *inner = cJSON_AddObjectToObject(json, "error");
 	cJSON_AddStringToObject(inner, "code", code);
 	cJSON_AddStringToObject(inner, "message", message);
 	cJSON *list = faults ? cJSON_AddArrayToObject(inner, "faults") : NULL;
 	for (size_t i = 0; list && i < faults->count; i++) {
-		admin_text_scrub(faults->items[i]);
+		text_scrub(faults->items[i]);
 		cJSON_AddItemToArray(list, cJSON_CreateString(faults->items[i]));
 	}
 	char *text = cJSON_PrintUnformatted(json);

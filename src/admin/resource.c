@@ -138,3 +138,17 @@ void resource_rotate(const struct admin_request *request, struct admin_reply *re
 	resource_changed(request);
 	admin_reply_json(reply, 200, object);
 }
+
+void resource_reset(const struct admin_request *request, struct admin_reply *reply)
+{
+	struct faults faults = {0};
+	cJSON *key = NULL;
+	enum store_result result = store_get(request->admin->setup.store, SCHEMA_KEY, request->tail, &key, &faults);
+	if (result != STORE_OK) {
+		resource_fail(reply, result, &faults);
+	} else if (key_health_reset(request, key, reply)) {
+		reply_object(request, reply, 200, key);
+	} else {
+		cJSON_Delete(key);
+	}
+}

@@ -18,6 +18,9 @@ void resource_changed(const struct admin_request *request);
  * array; NULL is fine. Left out where Redis fails: what was asked for is not worth failing for it. */
 void key_health_add(const struct admin_request *request, struct cJSON *key);
 
+/* Ends a vendor key's cooling; false: reply says why not. */
+bool key_health_reset(const struct admin_request *request, const struct cJSON *key, struct admin_reply *reply);
+
 /* Which vendor keys cool, by their index in the snapshot; NULL where Redis fails or there is none. The
  * caller frees. */
 bool *key_health_cooling(struct admin *admin, const struct snapshot *snapshot);

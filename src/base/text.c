@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/check.h"
 
@@ -42,6 +43,16 @@ size_t text_utf8_length(const char *at, size_t left)
 		return length;
 	}
 	return 0;
+}
+
+void text_scrub(char *text)
+{
+	size_t left = strlen(text), step;
+	for (; left; text += step, left -= step)
+		if ((step = text_utf8_length(text, left)) == 0) {
+			*text = '?';
+			step = 1;
+		}
 }
 
 char *text_percent_decoded(const char *text, size_t length)

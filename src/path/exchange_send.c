@@ -28,7 +28,7 @@ static const struct target control_target = {
 	.authority = "apiproxy",
 	.base_path = "",
 };
-static const char *const control_fields[] = {"x-apiproxy-peer", "x-apiproxy-listener", NULL};
+static const char *const control_fields[] = {PLANE_PEER_FIELD, PLANE_LISTENER_FIELD, NULL};
 
 static const struct target *target_of(const struct exchange *ex)
 {
@@ -115,8 +115,8 @@ static enum step connect_failed(struct exchange *ex)
 static void fill_internal(struct exchange *ex, struct rewrite_request *r, char *extra, size_t size)
 {
 	char peer[INET6_ADDRSTRLEN];
-	snprintf(extra, size, "x-apiproxy-peer: %s\r\nx-apiproxy-listener: %s\r\n", front_peer_text(ex->front, peer),
-		ex->front->ops ? "ops" : "main");
+	snprintf(extra, size, PLANE_PEER_FIELD ": %s\r\n" PLANE_LISTENER_FIELD ": %s\r\n",
+		front_peer_text(ex->front, peer), ex->front->ops ? "ops" : "main");
 	r->extra = extra;
 	r->private_fields = control_fields;
 	r->rest = ex->path;

@@ -25,6 +25,10 @@ enum {
 	PLANE_SCRATCH = PLANE_BULK_MAX,
 };
 
+/* What the control plane is told of a request, and no client can say. */
+#define PLANE_PEER_FIELD "x-apiproxy-peer"
+#define PLANE_LISTENER_FIELD "x-apiproxy-listener"
+
 /* A snapshot and how many exchanges of this worker still read it. */
 struct pinned_snapshot {
 	struct snapshot *snapshot; /* this worker's reference */

@@ -39,7 +39,7 @@ void histogram_fini(struct histogram *h)
 	memset(h, 0, sizeof *h);
 }
 
-void histogram_add_cell(struct histogram *h, uint32_t cell, uint32_t count)
+static void add_cell(struct histogram *h, uint32_t cell, uint32_t count)
 {
 	if (cell >= HISTOGRAM_CELLS || count == 0)
 		return;
@@ -56,7 +56,7 @@ void histogram_add_cell(struct histogram *h, uint32_t cell, uint32_t count)
 
 void histogram_record(struct histogram *h, uint64_t us)
 {
-	histogram_add_cell(h, histogram_cell_of(us), 1);
+	add_cell(h, histogram_cell_of(us), 1);
 }
 
 void histogram_add(struct histogram *h, const struct histogram *other)
@@ -64,7 +64,7 @@ void histogram_add(struct histogram *h, const struct histogram *other)
 	for (uint32_t cell = 0; cell < HISTOGRAM_CELLS; cell++) {
 		const uint32_t *octave = other->octaves[cell / HISTOGRAM_STEPS];
 		if (octave)
-			histogram_add_cell(h, cell, octave[cell % HISTOGRAM_STEPS]);
+			add_cell(h, cell, octave[cell % HISTOGRAM_STEPS]);
 		else
 			cell += HISTOGRAM_STEPS - 1;
 	}
@@ -156,7 +156,7 @@ bool histogram_add_text(struct histogram *h, const char *text)
 		int used = 0;
 		if (sscanf(text, "%5u:%10u%n", &cell, &count, &used) != 2 || cell >= HISTOGRAM_CELLS)
 			return false;
-		histogram_add_cell(h, cell, count);
+		add_cell(h, cell, count);
 		text += used;
 		if (*text == ',')
 			text++;

@@ -31,7 +31,6 @@ struct histogram_packed {
 void histogram_fini(struct histogram *h); /* empty again, memory given back */
 
 void histogram_record(struct histogram *h, uint64_t us);
-void histogram_add_cell(struct histogram *h, uint32_t cell, uint32_t count); /* a cell out of range is ignored */
 void histogram_add(struct histogram *h, const struct histogram *other);
 
 /* The duration that percent (0 to 100] of all are not above, in µs; 0 where there is none. */

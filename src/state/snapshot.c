@@ -82,7 +82,7 @@ struct subject *subjects_add(struct subjects *set)
 	return list_add(&set->list, arena_alloc(set->arena, sizeof(struct subject)));
 }
 
-struct subjects *subjects_ref(struct subjects *set)
+static struct subjects *subjects_ref(struct subjects *set)
 {
 	__atomic_add_fetch(&set->references, 1, __ATOMIC_RELAXED);
 	return set;

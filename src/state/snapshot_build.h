@@ -20,7 +20,6 @@ struct arena *subjects_arena(struct subjects *set);
 struct subject *subjects_add(struct subjects *set);
 /* Of two with the same id the one added first stays; the other is told to on_repeated. */
 void subjects_seal(struct subjects *set, void (*on_repeated)(void *context, const struct subject *subject), void *context);
-struct subjects *subjects_ref(struct subjects *set);
 void subjects_unref(struct subjects *set); /* NULL is fine */
 
 struct snapshot *snapshot_new(struct stats *stats, const char *jwt_secret); /* stats NULL: no slots */

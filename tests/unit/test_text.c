@@ -70,6 +70,14 @@ static void test_escapes(void **state)
 		assert_null(text_percent_decoded(bad[i], strlen(bad[i])));
 }
 
+static void test_scrub(void **state)
+{
+	(void)state;
+	char text[] = "a\xff\xc3\xbc\xe2\x82z\xf5";
+	text_scrub(text);
+	assert_string_equal(text, "a?\xc3\xbc??z?");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -77,6 +85,7 @@ int main(void)
 		cmocka_unit_test(test_utf8),
 		cmocka_unit_test(test_addresses),
 		cmocka_unit_test(test_escapes),
+		cmocka_unit_test(test_scrub),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
