@@ -17,6 +17,7 @@
 
 #include "base/check.h"
 #include "state/redis_url.h"
+#include "files_fixture.h"
 
 struct redis_fixture {
 	char directory[64];
@@ -71,7 +72,7 @@ static inline void redis_fixture_init(struct redis_fixture *f)
 static inline void redis_fixture_fini(struct redis_fixture *f)
 {
 	redis_fixture_kill(f);
-	rmdir(f->directory);
+	files_remove(f->directory);
 }
 
 /* As redis-cli would: the reply's text (static, "" for nil) or its number as text. */

@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "ops/acme_http.h"
+#include "files_fixture.h"
 
 static char directory[] = "/tmp/apiproxy-acme-XXXXXX";
 static struct acme_http *server;
@@ -22,10 +23,7 @@ static struct sockaddr_in address = {.sin_family = AF_INET};
 static void write_file(const char *name, const char *text)
 {
 	char *path = check_printf("%s/%s", directory, name);
-	FILE *file = fopen(path, "w");
-	assert_non_null(file);
-	fputs(text, file);
-	fclose(file);
+	files_write(path, text);
 	free(path);
 }
 
@@ -56,10 +54,7 @@ static int leave(void **state)
 {
 	(void)state;
 	acme_http_stop(server);
-	char *command = check_printf("rm -rf %s", directory);
-	int status = system(command);
-	free(command);
-	return status;
+	return files_remove(directory);
 }
 
 /* The whole answer, until the server closes. */

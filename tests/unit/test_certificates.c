@@ -18,6 +18,7 @@
 #include "ops/certificates.h"
 #include "ops/self_signed.h"
 #include "state/settings.h"
+#include "files_fixture.h"
 
 static char directory[] = "/tmp/apiproxy-tls-XXXXXX";
 static char none[] = "";
@@ -47,10 +48,7 @@ static int enter(void **state)
 static int leave(void **state)
 {
 	(void)state;
-	char *command = check_printf("rm -rf %s", directory);
-	int status = system(command);
-	free(command);
-	return status;
+	return files_remove(directory);
 }
 
 /* Shakes hands in memory; *serial (malloc) is the certificate's. False: no handshake. */

@@ -13,18 +13,7 @@
 
 #include "state/problem.h"
 #include "state/schema_fields.h"
-
-static char *read_text(const char *path)
-{
-	char *text = NULL;
-	size_t size = 0;
-	FILE *file = fopen(path, "r");
-	if (!file)
-		fail_msg("%s is missing", path);
-	assert_true(getdelim(&text, &size, '\0', file) > 0);
-	fclose(file);
-	return text;
-}
+#include "files_fixture.h"
 
 /* `name` in the document, in backquotes. */
 static void expect_code(const char *text, const char *path, const char *name)
@@ -38,7 +27,7 @@ static void expect_code(const char *text, const char *path, const char *name)
 static void test_vendors(void **state)
 {
 	(void)state;
-	char *readme = read_text("README.md"), *list = read_text("src/state/vendors.json");
+	char *readme = files_read("README.md"), *list = files_read("src/state/vendors.json");
 	cJSON *vendors = cJSON_Parse(list);
 	const cJSON *mapping;
 	assert_non_null(vendors);
@@ -66,7 +55,7 @@ static void expect_fields(const char *text, const struct field *fields)
 static void test_fields(void **state)
 {
 	(void)state;
-	char *text = read_text("docs/api.md");
+	char *text = files_read("docs/api.md");
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
 		expect_fields(text, schema_fields[kind]);
 	free(text);
@@ -75,7 +64,7 @@ static void test_fields(void **state)
 static void test_problems(void **state)
 {
 	(void)state;
-	char *text = read_text("README.md");
+	char *text = files_read("README.md");
 	for (int id = PROBLEM_NONE + 1; id < PROBLEM_COUNT; id++)
 		expect_code(text, "README.md", problem_table[id].code);
 	free(text);
@@ -84,7 +73,7 @@ static void test_problems(void **state)
 static void test_metrics(void **state)
 {
 	(void)state;
-	char *text = read_text("docs/operations.md");
+	char *text = files_read("docs/operations.md");
 #define METRIC(type, name, writer, help) expect_code(text, "docs/operations.md", name);
 #include "state/metrics.def"
 #undef METRIC
@@ -95,7 +84,7 @@ static void test_alerts(void **state)
 {
 	(void)state;
 	static const char mark[] = "- alert: ";
-	char *text = read_text("docs/operations.md"), *rules = read_text("monitoring/alerts.yml"), name[64];
+	char *text = files_read("docs/operations.md"), *rules = files_read("monitoring/alerts.yml"), name[64];
 	int count = 0;
 	for (const char *at = rules; (at = strstr(at, mark)); count++) {
 		at += strlen(mark);

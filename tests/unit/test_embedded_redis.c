@@ -21,6 +21,7 @@
 #include "ops/embedded_redis.h"
 #include "state/redis_url.h"
 #include "state/settings.h"
+#include "files_fixture.h"
 
 static char directory[] = "/tmp/apiproxy-redis-XXXXXX";
 static struct settings settings;
@@ -37,10 +38,7 @@ static int enter(void **state)
 static int leave(void **state)
 {
 	(void)state;
-	char *command = check_printf("rm -rf %s", directory);
-	int status = system(command);
-	free(command);
-	return status;
+	return files_remove(directory);
 }
 
 static int begin(void **state)

@@ -11,6 +11,8 @@
 #include <cjson/cJSON.h>
 #include <cmocka.h>
 
+#include "files_fixture.h"
+
 static const struct {
 	const char *type;
 	const char *name;
@@ -20,18 +22,6 @@ static const struct {
 #undef METRIC
 };
 enum { METRICS = sizeof metrics / sizeof *metrics };
-
-static char *read_text(const char *path)
-{
-	char *text = NULL;
-	size_t size = 0;
-	FILE *file = fopen(path, "r");
-	if (!file)
-		fail_msg("%s is not there", path);
-	assert_true(getdelim(&text, &size, '\0', file) > 0);
-	fclose(file);
-	return text;
-}
 
 /* The metric that a name in an expression means: a histogram has three names. -1: none. */
 static int metric_of(const char *name, size_t length)
@@ -52,7 +42,7 @@ static int metric_of(const char *name, size_t length)
 
 static void check_names(const char *path, bool *used)
 {
-	char *text = read_text(path);
+	char *text = files_read(path);
 	for (char *at = text; *at;) {
 		size_t length = 0;
 		while (isalnum((unsigned char)at[length]) || at[length] == '_')
@@ -83,7 +73,7 @@ static void test_names_are_those_of_the_page(void **state)
 static void test_dashboard_is_json(void **state)
 {
 	(void)state;
-	char *text = read_text("monitoring/grafana-dashboard.json");
+	char *text = files_read("monitoring/grafana-dashboard.json");
 	cJSON *root = cJSON_Parse(text);
 	assert_non_null(root);
 	assert_true(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(root, "panels")) > 10);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "ops/secret_file.h"
 #include "state/settings.h"
+#include "files_fixture.h"
 
 static char directory[] = "/tmp/apiproxy-secret-XXXXXX";
 static char data_dir[64];
@@ -110,20 +111,14 @@ static void test_master_key(void **state)
 static void test_bad_file_is_kept(void **state)
 {
 	uint8_t key[32];
-	char text[16] = "";
 	(void)state;
 	settings.secrets_master_key = none;
 	char *path = path_of("master_key");
-	FILE *file = fopen(path, "w");
-	assert_non_null(file);
-	fputs("half a key\n", file);
-	fclose(file);
+	files_write(path, "half a key\n");
 	assert_false(master_key_load(&settings, key));
-	file = fopen(path, "r");
-	assert_non_null(file);
-	assert_non_null(fgets(text, sizeof text, file));
+	char *text = files_read(path);
 	assert_string_equal(text, "half a key\n");
-	fclose(file);
+	free(text);
 	free(path);
 }
 

@@ -14,16 +14,9 @@
 #include "base/check.h"
 #include "state/settings.h"
 #include "state/settings_table.h"
+#include "files_fixture.h"
 
 static char directory[] = "/tmp/apiproxy-settings-XXXXXX";
-
-static void write_file(const char *name, const char *text)
-{
-	FILE *file = fopen(name, "w");
-	assert_non_null(file);
-	assert_true(fputs(text, file) >= 0);
-	fclose(file);
-}
 
 static int clean(void **state)
 {
@@ -110,10 +103,10 @@ static void test_precedence(void **state)
 {
 	struct settings s;
 	(void)state;
-	write_file("apiproxy.ini",
+	files_write("apiproxy.ini",
 		"[server]\nworkers = 2\ndrain_seconds = 3\nidle_timeout_seconds = 4\n[log]\nlevel=debug\n");
-	write_file("other.ini", "[server]\nworkers = 7\n");
-	write_file(".env", "API_PROXY_DRAIN_SECONDS=13\nexport API_PROXY_IDLE_TIMEOUT_SECONDS=14\nPORT=9001\n");
+	files_write("other.ini", "[server]\nworkers = 7\n");
+	files_write(".env", "API_PROXY_DRAIN_SECONDS=13\nexport API_PROXY_IDLE_TIMEOUT_SECONDS=14\nPORT=9001\n");
 	assert_int_equal(setenv("API_PROXY_IDLE_TIMEOUT_SECONDS", "24", 1), 0);
 	read_good(&s, NULL);
 	assert_int_equal(s.server_workers, 2);
@@ -134,7 +127,7 @@ static void test_port_replaces_port(void **state)
 {
 	struct settings s;
 	(void)state;
-	write_file(".env", "PORT=9001\n");
+	files_write(".env", "PORT=9001\n");
 	setenv("API_PROXY_LISTEN", "[::1]:8000", 1);
 	setenv("PORT", "9002", 1);
 	read_good(&s, NULL);
@@ -150,7 +143,7 @@ static void test_ini_syntax(void **state)
 {
 	struct settings s;
 	(void)state;
-	write_file("apiproxy.ini",
+	files_write("apiproxy.ini",
 		"\xef\xbb\xbf; a comment\n# another\n\n[server] ; main\n"
 		"\tworkers = 3 ; three\n   drain_seconds: 5\r\n"
 		"data_dir = \"/tmp/a ; b \\\"c\\\" \\\\ \"\n[admin]\ntoken = x#y;z\n[log]\naccess = YES\n");
@@ -167,7 +160,7 @@ static void test_dotenv_syntax(void **state)
 {
 	struct settings s;
 	(void)state;
-	write_file(".env",
+	files_write(".env",
 		"# comment\nSOMETHING_ELSE=1\nnot a line at all\n  API_PROXY_WORKERS=3 # three\n"
 		"API_PROXY_DATA_DIR='/tmp/a # b'\nADMIN_TOKEN=\"tok;en\"\nexport  API_PROXY_STATS=off\n"
 		"A_NAME_THAT_IS_MUCH_LONGER_THAN_ANY_NAME_THAT_A_PARSER_OF_INI_FILES_WANTS_TO_KEEP=x\n"
@@ -192,10 +185,10 @@ static void test_long_lines(void **state)
 	token[sizeof token - 1] = 0;
 	token[0] = 'a';
 	text = check_printf("# %s\n[server]\nworkers=2\n[admin]\ntoken = %s\n[log]\nlevel=error\n", token, token);
-	write_file("apiproxy.ini", text);
+	files_write("apiproxy.ini", text);
 	free(text);
 	text = check_printf("OTHER=%s\nJUNK %s\nAPI_PROXY_DRAIN_SECONDS=7\n", token, token);
-	write_file(".env", text);
+	files_write(".env", text);
 	free(text);
 	read_good(&s, NULL);
 	assert_string_equal(s.admin_token, token);
@@ -272,7 +265,7 @@ static void test_error_lines(void **state)
 			"apiproxy.ini:2: server.ops_listen = 0.0.0.0:8000: is the address of server.listen too"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		write_file("apiproxy.ini", cases[i].ini);
+		files_write("apiproxy.ini", cases[i].ini);
 		expect_error(NULL, cases[i].expected);
 	}
 	expect_error("missing.ini", "missing.ini: cannot be read: No such file or directory");
@@ -290,11 +283,11 @@ static void test_error_lines_of_environment(void **state)
 	setenv("PORT", "127.0.0.1:80", 1);
 	expect_error(NULL, "environment PORT=127.0.0.1:80: bad value; accepted: a port from 1 to 65535");
 	unsetenv("PORT");
-	write_file(".env", "X=1\nPORT=0\n");
+	files_write(".env", "X=1\nPORT=0\n");
 	expect_error(NULL, ".env:2: PORT=0: bad value; accepted: a port from 1 to 65535");
-	write_file(".env", "\nAPI_PROXY_STATS=2\n");
+	files_write(".env", "\nAPI_PROXY_STATS=2\n");
 	expect_error(NULL, ".env:2: API_PROXY_STATS=2: " SWITCH_WORDS);
-	write_file(".env", "API_PROXY_STATS on\n");
+	files_write(".env", "API_PROXY_STATS on\n");
 	expect_error(NULL, ".env:1: API_PROXY_STATS: malformed line; accepted: NAME=value, or NAME=\"value\"");
 	unlink(".env");
 	setenv("API_PROXY_JWT_SECRET", "tooshort", 1);
@@ -304,7 +297,7 @@ static void test_error_lines_of_environment(void **state)
 	expect_error_part("environment API_PROXY_REDIS_URL=http://me:***@host: ", "pa55");
 	/* A fault is one even where a better source overrides it. */
 	unsetenv("API_PROXY_REDIS_URL");
-	write_file("apiproxy.ini", "[server]\nworkers = x\n");
+	files_write("apiproxy.ini", "[server]\nworkers = x\n");
 	setenv("API_PROXY_WORKERS", "1", 1);
 	expect_error_part("apiproxy.ini:2: server.workers = x: ", NULL);
 }
@@ -418,7 +411,7 @@ static void test_print_config(void **state)
 	assert_non_null(strstr(first, "\nurl = redis://me:***@localhost:7/3\n"));
 	assert_non_null(strstr(first, "\nlisten = 0.0.0.0:9003\n"));
 	clean(NULL);
-	write_file("other.ini", first);
+	files_write("other.ini", first);
 	read_good(&s, "other.ini");
 	assert_string_equal(s.admin_token, ""); /* *** is no secret */
 	assert_string_equal(s.server_data_dir, " /tmp/\\x ; \"y\" ");
@@ -456,13 +449,13 @@ static void test_reload_of_log(void **state)
 	struct settings_options o = {0};
 	(void)state;
 	read_good(&s, NULL);
-	write_file("apiproxy.ini", "[log]\nlevel = error\naccess = on\n[server]\nworkers = 9\n");
+	files_write("apiproxy.ini", "[log]\nlevel = error\naccess = on\n[server]\nworkers = 9\n");
 	assert_true(settings_reload_log(&s, &o));
 	assert_int_equal(s.log_level, LOG_ERROR);
 	assert_true(s.log_access);
 	assert_false(log_enabled(LOG_WARNING));
 	assert_int_equal(s.server_workers, 0);
-	write_file("apiproxy.ini", "[log]\nlevel = x\n");
+	files_write("apiproxy.ini", "[log]\nlevel = x\n");
 	assert_false(settings_reload_log(&s, &o));
 	assert_int_equal(s.log_level, LOG_ERROR);
 	settings_free(&s);

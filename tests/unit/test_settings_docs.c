@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "state/settings.h"
+#include "files_fixture.h"
 
 #define TABLE_START "<!-- settings -->\n"
 
@@ -26,23 +27,10 @@ static char *generated(void (*print)(FILE *out))
 	return text;
 }
 
-static char *content(const char *path)
-{
-	char *text = NULL;
-	size_t size = 0;
-	FILE *file = fopen(path, "r");
-	if (!file)
-		fail_msg("%s is missing", path);
-	if (getdelim(&text, &size, '\0', file) < 0)
-		fail_msg("%s is empty", path);
-	fclose(file);
-	return text;
-}
-
 static void test_env_example(void **state)
 {
 	(void)state;
-	char *expected = generated(settings_print_env_example), *file = content(".env.example");
+	char *expected = generated(settings_print_env_example), *file = files_read(".env.example");
 	assert_string_equal(file, expected);
 	free(expected);
 	free(file);
@@ -53,7 +41,7 @@ static void test_readme(void **state)
 	(void)state;
 	if (access("README.md", F_OK) != 0)
 		skip();
-	char *table = generated(settings_print_markdown), *file = content("README.md");
+	char *table = generated(settings_print_markdown), *file = files_read("README.md");
 	const char *start = strstr(file, TABLE_START);
 	if (!start)
 		fail_msg("README.md has no line " TABLE_START);

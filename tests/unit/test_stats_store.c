@@ -22,10 +22,9 @@
 #include "state/stats_aggregate.h"
 #include "state/stats_report.h"
 #include "state/stats_store.h"
+#include "redis_fixture.h"
 
-static char directory[] = "/tmp/test_stats_store.XXXXXX";
-static char socket_path[64];
-static pid_t server;
+static struct redis_fixture redis;
 static unsigned commands;
 static enum { ANSWERS, ANSWER_LOST, NOT_SENT } fault;
 
@@ -58,7 +57,7 @@ bool redis_sync_connect(struct redis_sync *r)
 	if (fault == NOT_SENT)
 		return false;
 	if (!r->connection)
-		r->connection = redisConnectUnix(socket_path);
+		r->connection = redisConnectUnix(redis.socket);
 	return r->connection && !r->connection->err;
 }
 
@@ -97,50 +96,25 @@ struct redisReply *redis_sync_command(struct redis_sync *r, const char *format, 
 	return redis_sync_read(r);
 }
 
+/* -1: there is none. */
 static long long ask(const char *command)
 {
-	redisContext *c = redisConnectUnix(socket_path);
-	assert_non_null(c);
-	redisReply *reply = redisCommand(c, command);
-	assert_non_null(reply);
-	long long value = reply->type == REDIS_REPLY_STRING ? atoll(reply->str) :
-		reply->type == REDIS_REPLY_INTEGER              ? reply->integer :
-														  -1;
-	freeReplyObject(reply);
-	redisFree(c);
-	return value;
-}
-
-static void pause_ms(long ms)
-{
-	nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+	const char *text = redis_fixture_do(&redis, command);
+	return *text ? atoll(text) : -1;
 }
 
 static int start_server(void **state)
 {
 	(void)state;
-	assert_non_null(mkdtemp(directory));
-	snprintf(socket_path, sizeof socket_path, "%s/redis.sock", directory);
-	server = fork();
-	if (server == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", socket_path, "--save", "", "--dir",
-			directory, "--logfile", "redis.log", (char *)NULL);
-		_exit(127);
-	}
-	for (int i = 0; i < 200 && access(socket_path, F_OK) != 0; i++)
-		pause_ms(25);
-	return access(socket_path, F_OK);
+	redis_fixture_init(&redis);
+	return 0;
 }
 
 static int stop_server(void **state)
 {
 	(void)state;
-	char command[128];
-	kill(server, SIGKILL);
-	waitpid(server, NULL, 0);
-	snprintf(command, sizeof command, "rm -rf %s", directory);
-	return system(command);
+	redis_fixture_fini(&redis);
+	return 0;
 }
 
 static int start_empty(void **state)
@@ -312,7 +286,7 @@ static void test_the_flusher_flushes(void **state)
 	struct flusher *f = flusher_start(one.aggregate, one.store);
 	requests(&one, 10);
 	for (int i = 0; i < 60 && ask("HGET apiproxy:stats:totals:n1 requests") != 10; i++)
-		pause_ms(50);
+		usleep(50000);
 	assert_stored("n1", "requests", 10);
 	assert_int_equal(ask("EXISTS apiproxy:stats:node:n1"), 1);
 	requests(&one, 7);
@@ -351,12 +325,12 @@ static void test_an_idle_flusher_sleeps(void **state)
 	(void)state;
 	struct node one = start_node("n1");
 	struct flusher *f = flusher_start(one.aggregate, NULL);
-	pause_ms(300);
+	usleep(300000);
 	long before = sleeps_of_flusher();
-	pause_ms(1000);
+	usleep(1000000);
 	assert_in_range(sleeps_of_flusher() - before, 0, 4);
 	requests(&one, 1);
-	pause_ms(200);
+	usleep(200000);
 	struct stats_now now;
 	stats_now_all(one.stats, &now);
 	assert_int_equal(now.waiting_events, 0);
@@ -371,7 +345,7 @@ static void name_of_a_life(char *out, size_t size)
 	assert_int_equal(pipe(ends), 0);
 	pid_t child = fork();
 	if (child == 0) {
-		char *name = node_name_load(directory);
+		char *name = node_name_load(redis.directory);
 		_exit(write(ends[1], name, strlen(name)) <= 0);
 	}
 	close(ends[1]);
@@ -389,7 +363,7 @@ static void test_a_node_keeps_its_name(void **state)
 	name_of_a_life(first_life, sizeof first_life);
 	name_of_a_life(second_life, sizeof second_life);
 	assert_string_equal(first_life, second_life);
-	char *name = node_name_load(directory), *second = node_name_load(directory);
+	char *name = node_name_load(redis.directory), *second = node_name_load(redis.directory);
 	assert_string_equal(name, first_life);
 	assert_string_not_equal(name, second); /* the first is locked */
 	free(second);

@@ -2,6 +2,7 @@
 #include "store_fixture.h"
 
 #include "state/secrets.h"
+#include "files_fixture.h"
 
 static void test_bootstraps_once(void **state)
 {
@@ -15,20 +16,12 @@ static void test_bootstraps_once(void **state)
 	store_free(restarted);
 }
 
-static void write_file(const char *path, const char *text)
-{
-	FILE *out = fopen(path, "w");
-	assert_non_null(out);
-	fputs(text, out);
-	fclose(out);
-}
-
 static void test_bootstraps_from_a_file(void **state)
 {
 	char path[128];
 	(void)state;
 	snprintf(path, sizeof(path), "%s/bootstrap.json", redis.directory);
-	write_file(path,
+	files_write(path,
 		"{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"http://h\"}],"
 		"\"keys\":[{\"id\":\"k\",\"pool\":\"p\",\"key\":\"vendor-secret-1\"}],"
 		"\"clients\":[{\"id\":\"c\",\"key_sha256\":\"00112233445566778899AABBCCDDEEFF00112233445566778899aabbccddeeff\"}],"
@@ -44,7 +37,7 @@ static void test_bootstraps_from_a_file(void **state)
 	store_free(s);
 
 	redis_fixture_do(&redis, "FLUSHALL");
-	write_file(path,
+	files_write(path,
 		"{\"mappings\":[{\"prefix\":\"/a\",\"target\":\"nonsense\"}],\"clients\":[{\"id\":\"x\",\"rpm\":-1}]}");
 	s = new_store(path);
 	size_t before = count_in_journal("bootstrap: ");
