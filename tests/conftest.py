@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from support.certs import Authority
-from support.gateway import Gateway, binary, is_sanitized
+from support.gateway import Gateway, binary, https_gateway, is_sanitized
+from support.managed import Nodes
 from support.redis_server import Redis
 from support.vendor import Vendor
 from support.wire import RawServer
@@ -57,10 +58,36 @@ def gateway(module_gateway):
     module_gateway.check_output()
 
 
+@pytest.fixture(scope="module")
+def tls_gateway(authority):
+    """The same over HTTPS."""
+    with https_gateway(authority, "shared") as shared:
+        yield shared
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two nodes on one Redis."""
+    with Nodes(2) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def guarded(pair, vendor):
+    """A mapping that wants to know who asks."""
+    return pair.map(vendor.url, auth="required")
+
+
 @pytest.fixture
 def server():
     """A raw upstream that the test drives itself."""
     with RawServer() as raw:
+        yield raw
+
+
+@pytest.fixture
+def tls_server(authority):
+    with RawServer(tls=authority.server_context("localhost")) as raw:
         yield raw
 
 

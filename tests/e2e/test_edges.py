@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from support.gateway import Gateway
+from support.gateway import Gateway, https_gateway
 from support.process import eventually
 from support.wire import Broken, Closed, RawClient, RawServer, chunk, chunked, request_bytes
 
@@ -30,10 +30,7 @@ def test_early_answer_with_a_reset_behind_it(gateway, server, prefix, turn):
 
 
 def test_early_answer_for_a_client_that_writes_first_and_reads_then(gateway, server, prefix):
-    client = gateway.connect(timeout=20)
-    client.send(request_bytes("POST", prefix + "/", [("Content-Length", "8000000")]))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/", "POST", [("Content-Length", "8000000")], timeout=20)
     upstream.send("HTTP/1.1 401 No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
     upstream.half_close()
     try:
@@ -91,14 +88,8 @@ def test_refused_expectation_never_turns_a_body_into_a_request(gateway, server, 
 def test_slow_upload_outlives_the_limits_for_heads_and_idleness(server):
     with Gateway(API_PROXY_HEADER_TIMEOUT_SECONDS="1", API_PROXY_IDLE_TIMEOUT_SECONDS="1") as gateway:
         prefix = gateway.route(server.url)
-        client = gateway.connect()
-        client.send(request_bytes("POST", prefix + "/", [("Content-Length", "3")]))
-        upstream = server.accept()
-        upstream.read_head()
-        stream = gateway.connect()
-        stream.send(request_bytes("GET", prefix + "/"))
-        other = server.accept()
-        other.read_head()
+        client, upstream = gateway.begin(server, prefix + "/", "POST", [("Content-Length", "3")])
+        stream, other = gateway.begin(server, prefix + "/")
         other.send(CHUNKED + "1\r\na\r\n")
         for byte in b"abc":
             time.sleep(0.9)
@@ -115,10 +106,7 @@ def test_slow_upload_outlives_the_limits_for_heads_and_idleness(server):
 def test_quiet_tunnel_outlives_the_limit_for_idleness(server):
     with Gateway(API_PROXY_HEADER_TIMEOUT_SECONDS="1", API_PROXY_IDLE_TIMEOUT_SECONDS="1") as gateway:
         prefix = gateway.route(server.url)
-        client = gateway.connect()
-        client.send(request_bytes("GET", prefix + "/", [("Connection", "Upgrade"), ("Upgrade", "websocket")]))
-        upstream = server.accept()
-        upstream.read_head()
+        client, upstream = gateway.begin(server, prefix + "/", "GET", [("Connection", "Upgrade"), ("Upgrade", "websocket")])
         upstream.send("HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         client.read_head()
         assert client.silent(2.5)
@@ -171,10 +159,7 @@ def test_upstream_that_is_about_to_close_is_not_kept(gateway, server, prefix, an
     ],
 )
 def test_body_where_none_may_be_poisons_nothing(gateway, server, prefix, method, answer):
-    client = gateway.connect()
-    client.send(request_bytes(method, prefix + "/1"))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/1", method)
     upstream.send(answer)
     assert client.read_response(method).body == b""
     client.send(request_bytes("GET", prefix + "/2"))
@@ -185,10 +170,7 @@ def test_body_where_none_may_be_poisons_nothing(gateway, server, prefix, method,
 
 
 def test_answer_before_the_end_of_an_upload_spoils_the_upstream_connection(gateway, server, prefix):
-    client = gateway.connect()
-    client.send(request_bytes("POST", prefix + "/1", [("Content-Length", "10")], b"12345"))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/1", "POST", [("Content-Length", "10")], b"12345")
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     assert client.read_response().body == b"ok"
     other = gateway.connect()
@@ -212,10 +194,7 @@ def test_bare_line_feeds_are_refused_or_made_whole(gateway, server, prefix, raw)
 
 @pytest.mark.parametrize("field", ["X: a\nY: b", "X: a\r\n b", "X: a\rb"])
 def test_odd_line_ends_of_an_answer_are_refused_or_made_whole(gateway, server, prefix, field):
-    client = gateway.connect()
-    client.send(request_bytes("GET", prefix + "/"))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(f"HTTP/1.1 200 OK\r\n{field}\r\nContent-Length: 2\r\n\r\nok")
     answer = client.read_response()
     assert answer.status in (200, 502)
@@ -256,28 +235,11 @@ def test_many_requests_in_one_segment_with_a_bad_one(gateway, vendor):
 # -- the same over TLS
 
 
-@pytest.fixture(scope="module")
-def tls_gateway(authority):
-    cert, key = authority.write("localhost", stem="edges")
-    with Gateway(
-        tls=authority.client_context(),
-        API_PROXY_TLS="on",
-        API_PROXY_TLS_CERT=str(cert),
-        API_PROXY_TLS_KEY=str(key),
-        SSL_CERT_FILE=str(authority.bundle),
-        CURL_CA_BUNDLE=str(authority.bundle),
-    ) as gateway:
-        yield gateway
-
-
 @pytest.mark.parametrize("upstream_tls", [False, True])
 def test_events_step_by_step_over_tls(tls_gateway, authority, upstream_tls):
     with RawServer(tls=authority.server_context("localhost") if upstream_tls else None) as server:
         prefix = tls_gateway.route(server.url)
-        client = tls_gateway.connect()
-        client.send(request_bytes("POST", prefix + "/", [("Transfer-Encoding", "chunked")]))
-        upstream = server.accept()
-        upstream.read_head()
+        client, upstream = tls_gateway.begin(server, prefix + "/", "POST", [("Transfer-Encoding", "chunked")])
         upstream.send(CHUNKED)
         client.read_response_head()
         for number in range(50):
@@ -290,10 +252,7 @@ def test_events_step_by_step_over_tls(tls_gateway, authority, upstream_tls):
 @pytest.mark.parametrize("how", ["cut", "reset", "farewell"])
 @pytest.mark.parametrize("began", [False, True])
 def test_hang_up_over_tls(tls_gateway, server, how, began):
-    client = tls_gateway.connect()
-    client.send(request_bytes("GET", tls_gateway.route(server.url) + "/"))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = tls_gateway.begin(server, tls_gateway.route(server.url) + "/")
     if began:
         upstream.send(CHUNKED + "1\r\na\r\n")
         client.read_response_head()
@@ -319,10 +278,7 @@ def test_farewell_behind_a_body_that_nobody_reads(tls_gateway, vendor):
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_broken_upstream_over_tls(tls_gateway, server, how):
-    client = tls_gateway.connect()
-    client.send(request_bytes("GET", tls_gateway.route(server.url) + "/"))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = tls_gateway.begin(server, tls_gateway.route(server.url) + "/")
     upstream.send(CHUNKED + "1\r\na\r\n")
     client.read_response_head()
     assert client.read_chunk() == b"a"
@@ -341,12 +297,8 @@ def test_plain_request_on_the_tls_port(tls_gateway):
     assert tls_gateway.get("/health").status == 200
 
 
-def test_tls_handshake_that_never_ends(authority, tmp_path):
-    cert, key = authority.write("localhost", stem="slow")
-    with Gateway(
-        tls=authority.client_context(), API_PROXY_TLS="on", API_PROXY_TLS_CERT=str(cert), API_PROXY_TLS_KEY=str(key),
-        API_PROXY_HEADER_TIMEOUT_SECONDS="1",
-    ) as gateway:
+def test_tls_handshake_that_never_ends(authority):
+    with https_gateway(authority, "slow", API_PROXY_HEADER_TIMEOUT_SECONDS="1") as gateway:
         with RawClient(gateway.port) as client:
             client.send(b"\x16\x03\x01")
             assert client.wait_end(5)

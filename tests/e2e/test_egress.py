@@ -9,10 +9,10 @@ import pytest
 
 from support.certs import Authority
 from support.egress import EgressProxy
-from support.gateway import Gateway
+from support.gateway import Gateway, https_gateway
 from support.process import eventually
 from support.vendor import Vendor
-from support.wire import Broken, RawClient, RawServer, request_bytes
+from support.wire import Broken, RawClient, RawServer
 
 
 def trusting(authority, **settings):
@@ -156,10 +156,7 @@ def test_tls_upstream_that_is_cut_without_a_goodbye(gateway, authority):
     """A body without a length that ends without close_notify is broken off, not whole."""
     with RawServer(tls=authority.server_context("localhost")) as server:
         prefix = gateway.route(server.url)
-        client = gateway.connect()
-        client.send(request_bytes("GET", prefix + "/"))
-        upstream = server.accept()
-        upstream.read_head()
+        client, upstream = gateway.begin(server, prefix + "/")
         upstream.send("HTTP/1.1 200 OK\r\n\r\npart of it")
         client.read_response_head()
         upstream.cut()
@@ -170,11 +167,8 @@ def test_tls_upstream_that_is_cut_without_a_goodbye(gateway, authority):
 # -- TLS towards clients
 
 
-def test_https_listener(authority, tmp_path, vendor):
-    cert, key = authority.write("localhost", stem="listener")
-    with Gateway(
-        tls=authority.client_context(), API_PROXY_TLS="on", API_PROXY_TLS_CERT=str(cert), API_PROXY_TLS_KEY=str(key)
-    ) as gateway:
+def test_https_listener(authority, vendor):
+    with https_gateway(authority, "listener") as gateway:
         prefix = gateway.route(vendor.url)
         client = gateway.connect()
         for size in (0, 10, 300_000):
@@ -190,10 +184,7 @@ def test_self_signed_listener():
 
 
 def test_hangup_signal_rereads_certificates(authority):
-    cert, key = authority.write("localhost", stem="rotated")
-    with Gateway(
-        tls=authority.client_context(), API_PROXY_TLS="on", API_PROXY_TLS_CERT=str(cert), API_PROXY_TLS_KEY=str(key)
-    ) as gateway:
+    with https_gateway(authority, "rotated") as gateway:
 
         def serial():
             with RawClient(gateway.port, tls=gateway.tls) as client:

@@ -11,7 +11,7 @@ import pytest
 from support.gateway import Gateway
 from support.process import HeldPort, eventually
 from support.vendor import Fault, Reply
-from support.wire import Broken, request_bytes
+from support.wire import Broken
 
 pytestmark = pytest.mark.concurrency
 
@@ -124,10 +124,7 @@ def test_rates_have_two_decimals(gateway, vendor):
 
 
 def test_stats_know_the_time_a_request_takes(gateway, server, prefix):
-    client = gateway.connect()
-    client.send(request_bytes("GET", prefix + "/"))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/")
     time.sleep(0.3)
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     client.read_response()
@@ -136,10 +133,7 @@ def test_stats_know_the_time_a_request_takes(gateway, server, prefix):
 
 
 def test_stats_show_what_is_active(gateway, server, prefix):
-    client = gateway.connect()
-    client.send(request_bytes("GET", prefix + "/"))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/")
     eventually(lambda: endpoint(gateway, prefix).get("active_requests") == 1, 5)
     upstream.send("HTTP/1.1 204 No Content\r\n\r\n")
     client.read_response()

@@ -14,14 +14,6 @@ CHUNKED = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 WITHIN = 1.0
 
 
-def begin(gateway, server, prefix, method="GET", version="HTTP/1.1", headers=(), body=None, **options):
-    client = gateway.connect(**options)
-    client.send(request_bytes(method, prefix + "/", headers, body, version=version))
-    upstream = server.accept()
-    upstream.read_head()
-    return client, upstream
-
-
 HOW = {"fin": lambda client: client.close(), "rst": lambda client: client.reset(), "half": lambda client: client.half_close()}
 
 
@@ -30,14 +22,14 @@ HOW = {"fin": lambda client: client.close(), "rst": lambda client: client.reset(
 
 @pytest.mark.parametrize("how", HOW)
 def test_hang_up_while_the_upstream_is_silent(gateway, server, prefix, how):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     HOW[how](client)
     assert upstream.wait_end(WITHIN)
 
 
 @pytest.mark.parametrize("how", HOW)
 def test_hang_up_in_a_silent_body(gateway, server, prefix, how):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(CHUNKED + "2\r\nhi\r\n")
     client.read_response_head()
     assert client.read_chunk() == b"hi"
@@ -47,7 +39,7 @@ def test_hang_up_in_a_silent_body(gateway, server, prefix, how):
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
 def test_hang_up_after_a_whole_body(gateway, server, prefix, how):
-    client, upstream = begin(gateway, server, prefix, "POST", body=b"all of it")
+    client, upstream = gateway.begin(server, prefix + "/", "POST", body=b"all of it")
     upstream.read_exactly(9)
     HOW[how](client)
     assert upstream.wait_end(WITHIN)
@@ -55,7 +47,7 @@ def test_hang_up_after_a_whole_body(gateway, server, prefix, how):
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
 def test_hang_up_in_an_upload(gateway, server, prefix, how):
-    client, upstream = begin(gateway, server, prefix, "POST", headers=[("Transfer-Encoding", "chunked")])
+    client, upstream = gateway.begin(server, prefix + "/", "POST", headers=[("Transfer-Encoding", "chunked")])
     client.send(chunk(b"part"))
     assert upstream.read_chunk() == b"part"
     HOW[how](client)
@@ -69,7 +61,7 @@ def test_hang_up_with_a_full_download(gateway, how):
     """The client does not read, all buffers are full, the upstream waits to write."""
     with RawServer(send_buffer=16384) as server:
         prefix = gateway.route(server.url)
-        client, upstream = begin(gateway, server, prefix, receive_buffer=4096)
+        client, upstream = gateway.begin(server, prefix + "/", receive_buffer=4096)
         upstream.send("HTTP/1.1 200 OK\r\n\r\n")
         client.read_response_head()
         upstream.send_until_blocked(b"x" * 65536, quiet=0.2)
@@ -87,7 +79,7 @@ def test_hang_up_with_a_full_upload(gateway, how):
     """The upstream does not read, all buffers are full, the client goes."""
     with RawServer(receive_buffer=4096) as server:
         prefix = gateway.route(server.url)
-        client, upstream = begin(gateway, server, prefix, "POST", headers=[("Content-Length", str(1 << 30))])
+        client, upstream = gateway.begin(server, prefix + "/", "POST", headers=[("Content-Length", str(1 << 30))])
         client.send_until_blocked(b"x" * 65536, quiet=0.2)
         HOW[how](client)
         if how == "rst":
@@ -97,7 +89,7 @@ def test_hang_up_with_a_full_upload(gateway, how):
 
 
 def test_a_gone_client_leaves_no_active_request(gateway, server, prefix):
-    client, _ = begin(gateway, server, prefix)
+    client, _ = gateway.begin(server, prefix + "/")
     eventually(lambda: gateway.get("/stats").json()["performance"]["active_requests"] >= 1, 3)
     client.close()
     eventually(lambda: gateway.get("/stats").json()["performance"]["active_requests"] == 0, 3)
@@ -105,7 +97,7 @@ def test_a_gone_client_leaves_no_active_request(gateway, server, prefix):
 
 @pytest.mark.concurrency
 def test_many_hang_ups(gateway, server, prefix):
-    pairs = [begin(gateway, server, prefix) for _ in range(100)]
+    pairs = [gateway.begin(server, prefix + "/") for _ in range(100)]
     for number, (client, _) in enumerate(pairs):
         HOW[("fin", "rst")[number % 2]](client)
     for _, upstream in pairs:
@@ -113,7 +105,7 @@ def test_many_hang_ups(gateway, server, prefix):
 
 
 def test_kept_connection_is_not_reused_after_a_hang_up(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     client.close()
     upstream.wait_end(WITHIN)
     other = gateway.connect()
@@ -129,7 +121,7 @@ BREAKS = {"fin": lambda upstream: upstream.close(), "rst": lambda upstream: upst
 @pytest.mark.parametrize("how", BREAKS)
 @pytest.mark.parametrize("cut", ["5\r\nhel", "5\r\nhello\r\n", "5\r\nhello", "5\r\nhello\r\n0\r\n", "5\r\nhello\r\n3", "", "5\r\nhello\r\nzz\r\n", "5\r\nhelloX"])
 def test_broken_chunked_body(gateway, server, prefix, how, cut):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(CHUNKED)
     client.read_response_head()
     upstream.send(cut)
@@ -142,7 +134,7 @@ def test_broken_chunked_body(gateway, server, prefix, how, cut):
 @pytest.mark.parametrize("how", BREAKS)
 @pytest.mark.parametrize("part", ["", "h", "hell"])
 def test_broken_body_with_a_length(gateway, server, prefix, how, part):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
     client.read_response_head()
     upstream.send(part)
@@ -154,7 +146,7 @@ def test_broken_body_with_a_length(gateway, server, prefix, how, part):
 
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 def test_reset_of_a_body_until_the_end(gateway, server, prefix, version):
-    client, upstream = begin(gateway, server, prefix, version=version)
+    client, upstream = gateway.begin(server, prefix + "/", version=version)
     upstream.send("HTTP/1.1 200 OK\r\nX-Len: none\r\n\r\npart")
     client.read_response_head()
     upstream.reset()
@@ -169,7 +161,7 @@ def test_reset_of_a_body_until_the_end(gateway, server, prefix, version):
 
 @pytest.mark.parametrize("how", BREAKS)
 def test_broken_chunks_for_an_http10_client_are_a_reset(gateway, server, prefix, how):
-    client, upstream = begin(gateway, server, prefix, version="HTTP/1.0")
+    client, upstream = gateway.begin(server, prefix + "/", version="HTTP/1.0")
     upstream.send(CHUNKED + "5\r\nhello\r\n")
     client.read_response_head()
     assert client.read_exactly(5) == b"hello"
@@ -180,7 +172,7 @@ def test_broken_chunks_for_an_http10_client_are_a_reset(gateway, server, prefix,
 
 
 def test_broken_length_for_an_http10_client(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix, version="HTTP/1.0")
+    client, upstream = gateway.begin(server, prefix + "/", version="HTTP/1.0")
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort")
     upstream.close()
     client.read_response_head()
@@ -189,7 +181,7 @@ def test_broken_length_for_an_http10_client(gateway, server, prefix):
 
 
 def test_garbage_instead_of_a_chunk(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(CHUNKED + "2\r\nhi\r\n" + "not a size\r\n")
     client.read_response_head()
     with pytest.raises(Broken):
@@ -197,7 +189,7 @@ def test_garbage_instead_of_a_chunk(gateway, server, prefix):
 
 
 def test_upstream_resets_in_an_upload(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix, "POST", headers=[("Content-Length", "1000000")])
+    client, upstream = gateway.begin(server, prefix + "/", "POST", headers=[("Content-Length", "1000000")])
     client.send(b"x" * 1000)
     upstream.reset()
     answer = client.read_response()
@@ -209,7 +201,7 @@ def test_upstream_resets_in_an_upload(gateway, server, prefix):
 
 def test_timeout_before_an_answer_is_504(gateway, server):
     prefix = gateway.route(server.url, timeout_seconds=1)
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     answer = client.read_response()
     assert (answer.status, answer.header("x-apiproxy-error")) == (504, "upstream_timeout")
     assert upstream.wait_end(WITHIN)
@@ -217,7 +209,7 @@ def test_timeout_before_an_answer_is_504(gateway, server):
 
 def test_timeout_in_a_body_breaks_it_off(gateway, server):
     prefix = gateway.route(server.url, timeout_seconds=1)
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(CHUNKED + "2\r\nhi\r\n")
     client.read_response_head()
     with pytest.raises(Broken):
@@ -260,10 +252,7 @@ def test_connect_timeout(gateway):
 
 def kept(gateway, server, prefix):
     """A client and its upstream connection after one good exchange."""
-    client = gateway.connect()
-    client.send(request_bytes("GET", prefix + "/first"))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/first")
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     assert client.read_response().status == 200
     return client, upstream
@@ -329,7 +318,7 @@ def test_no_second_try_after_a_response_byte(gateway, server, prefix):
 
 
 def test_no_second_try_on_a_new_connection(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.close()
     assert client.read_response().status == 502
     assert not server.pending(0.1)

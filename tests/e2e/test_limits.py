@@ -10,7 +10,7 @@ import pytest
 
 from support.gateway import Gateway
 from support.redis_server import Redis
-from support.vendor import Reply, Vendor
+from support.vendor import Reply
 
 pytestmark = pytest.mark.concurrency
 _numbers = itertools.count()

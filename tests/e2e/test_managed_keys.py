@@ -22,12 +22,6 @@ CONNECTION_FAULTS = ["close_before_head", "reset_before_head"]
 KEY_FAULTS = [401, 403, 429, 500, 502, 503, 504, 529]
 
 
-@pytest.fixture(scope="module")
-def pair():
-    with Nodes(2) as nodes:
-        yield nodes
-
-
 def keys_used(vendor) -> list[str]:
     return [(r.header("authorization") or "").removeprefix("Bearer secret-") for r in vendor.received]
 

@@ -21,17 +21,6 @@ REFUSED = (429, "rate_limit")
 FAMILIES = ("requests", "input-tokens", "output-tokens")
 
 
-@pytest.fixture(scope="module")
-def pair():
-    with Nodes(2) as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def guarded(pair, vendor):
-    return pair.map(vendor.url, auth="required")
-
-
 def figure(answer, what: str, family: str = "requests") -> int:
     return int(answer.header(f"x-apiproxy-{what}-{family}"))
 

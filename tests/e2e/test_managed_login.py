@@ -14,12 +14,6 @@ from support.vendor import Vendor
 
 
 @pytest.fixture(scope="module")
-def pair():
-    with Nodes(2) as nodes:
-        yield nodes
-
-
-@pytest.fixture(scope="module")
 def echo():
     with Vendor() as vendor:
         yield vendor

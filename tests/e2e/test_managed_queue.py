@@ -8,17 +8,11 @@ import time
 
 import pytest
 
-from support.managed import Held, Nodes, Timed, at_once, bearer, fault_of, most_in_window
+from support.managed import Held, Timed, at_once, bearer, fault_of, most_in_window
 from support.process import eventually
 from support.vendor import Fault
 
 SLACK = 0.02  # an arrival is stamped some milliseconds after its start
-
-
-@pytest.fixture(scope="module")
-def pair():
-    with Nodes(2) as nodes:
-        yield nodes
 
 
 def queued(pair, vendor, rate: float, capacity: int = 50, timeout: float = 20, **more) -> str:

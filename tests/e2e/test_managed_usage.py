@@ -24,17 +24,6 @@ from support.wire import RawServer, chunked
 STREAM = GENERATE.replace("generateContent", "streamGenerateContent")
 
 
-@pytest.fixture(scope="module")
-def pair():
-    with Nodes(2) as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def guarded(pair, vendor):
-    return pair.map(vendor.url, auth="required")
-
-
 def usage(pair, who: str, node: int = 1) -> dict:
     answer = pair[node].api("GET", f"/api/{who}/usage")
     assert answer.status == 200

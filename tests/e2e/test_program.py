@@ -433,10 +433,7 @@ def test_drain_finishes_what_is_in_flight(server):
         prefix = gateway.route(server.url)
         open_connection = gateway.connect()
         assert open_connection.request("GET", "/health").status == 200
-        client = gateway.connect()
-        client.send(request_bytes("GET", prefix + "/"))
-        upstream = server.accept()
-        upstream.read_head()
+        client, upstream = gateway.begin(server, prefix + "/")
         upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
         client.read_response_head()
         assert client.read_chunk() == b"one"
@@ -482,10 +479,7 @@ def test_drain_ends_with_its_time(server):
 def test_hangup_signal_disturbs_nothing(server):
     with Gateway(API_PROXY_WORKERS="2", files={"apiproxy.ini": "[log]\nlevel = info\n"}) as gateway:
         prefix = gateway.route(server.url)
-        client = gateway.connect()
-        client.send(request_bytes("GET", prefix + "/"))
-        upstream = server.accept()
-        upstream.read_head()
+        client, upstream = gateway.begin(server, prefix + "/")
         (gateway.folder / "apiproxy.ini").write_text("[log]\nlevel = debug\n")
         gateway.signal(signal.SIGHUP)
         assert gateway.get("/health").status == 200

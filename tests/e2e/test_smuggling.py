@@ -196,10 +196,7 @@ def test_bad_chunk_after_good_ones(gateway, server, prefix):
 
 
 def test_bad_chunk_after_the_answer_began_breaks_the_answer(gateway, server, prefix):
-    client = gateway.connect()
-    client.send(request_bytes("POST", prefix + "/", [("Transfer-Encoding", "chunked")]))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/", "POST", [("Transfer-Encoding", "chunked")])
     upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
     client.read_response_head()
     assert client.read_chunk() == b"first"
@@ -210,10 +207,7 @@ def test_bad_chunk_after_the_answer_began_breaks_the_answer(gateway, server, pre
 
 
 def test_short_body_breaks_the_request_off(gateway, server, prefix):
-    client = gateway.connect()
-    client.send(request_bytes("POST", prefix + "/", [("Content-Length", "10")], b"12345"))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/", "POST", [("Content-Length", "10")], b"12345")
     client.close()
     with pytest.raises(Closed):
         upstream.read_exactly(10)

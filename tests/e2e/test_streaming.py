@@ -66,10 +66,7 @@ def test_upload_head_and_pieces_arrive_before_the_next_is_sent(gateway, server, 
 
 def test_both_directions_at_once(gateway, server, prefix):
     """The upstream answers each piece of an upload before the next one comes."""
-    client = gateway.connect()
-    client.send(request_bytes("POST", prefix + "/", [("Transfer-Encoding", "chunked")]))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/", "POST", [("Transfer-Encoding", "chunked")])
     upstream.send(HEADS["chunked"])
     client.read_response_head()
     for number in range(50):
@@ -97,10 +94,7 @@ def test_early_answer_reaches_a_client_that_still_uploads(gateway, server, prefi
 
 def test_early_answer_then_the_rest_of_the_upload(gateway, server, prefix):
     """An answer before the end of the body does not end the upload by itself."""
-    client = gateway.connect()
-    client.send(request_bytes("POST", prefix + "/", [("Content-Length", "10")], b"12345"))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/", "POST", [("Content-Length", "10")], b"12345")
     upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + "2\r\nhi\r\n")
     client.read_response_head()
     assert client.read_chunk() == b"hi"
@@ -178,10 +172,7 @@ def test_chunked_download_holds_64_kib_at_most(gateway):
 def test_upload_holds_64_kib_at_most(gateway):
     with RawServer(receive_buffer=16 * KIB) as server:
         prefix = gateway.route(server.url)
-        client = gateway.connect()
-        client.send(request_bytes("POST", prefix + "/", [("Content-Length", str(1 << 30))]))
-        upstream = server.accept()
-        upstream.read_head()
+        client, upstream = gateway.begin(server, prefix + "/", "POST", [("Content-Length", str(1 << 30))])
         sent = client.send_until_blocked(BLOCK, limit=64 << 20)
         assert sent < 64 << 20, "no back pressure"
         held = settled_held_bytes(sent, server.port, client.local_port)

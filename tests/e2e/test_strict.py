@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 
@@ -11,7 +10,7 @@ import pytest
 
 from support.gateway import Gateway
 from support.process import eventually
-from support.wire import Broken, Closed, RawClient, RawServer, chunk, chunked, kernel_queues, request_bytes
+from support.wire import Broken, Closed, RawServer, chunk, chunked, kernel_queues, request_bytes
 
 KIB = 1024
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -20,40 +19,12 @@ UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def tls_gateway(authority):
-    cert, key = authority.write("localhost", stem="strict")
-    with Gateway(
-        tls=authority.client_context(),
-        API_PROXY_TLS="on",
-        API_PROXY_TLS_CERT=str(cert),
-        API_PROXY_TLS_KEY=str(key),
-        SSL_CERT_FILE=str(authority.bundle),
-        CURL_CA_BUNDLE=str(authority.bundle),
-    ) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def tls_server(authority):
-    with RawServer(tls=authority.server_context("localhost")) as server:
-        yield server
-
-
-def begin(gateway, server, prefix, method="GET", headers=(), body=None, version="HTTP/1.1", path="/", **options):
-    client = gateway.connect(**options)
-    client.send(request_bytes(method, prefix + path, headers, body, version=version))
-    upstream = server.accept()
-    upstream.read_head()
-    return client, upstream
-
-
 # -- what was sent before a break arrives before it
 
 
 @pytest.mark.parametrize("version,framing", [("HTTP/1.1", "length"), ("HTTP/1.1", "chunked"), ("HTTP/1.0", "length")])
 def test_slow_reader_gets_all_that_came_before_the_break(gateway, server, prefix, framing, version):
-    client, upstream = begin(gateway, server, prefix, receive_buffer=4 * KIB, version=version)
+    client, upstream = gateway.begin(server, prefix + "/", receive_buffer=4 * KIB, version=version)
     part = b"p" * 200_000
     if framing == "length":
         upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + part)
@@ -82,10 +53,7 @@ def test_client_bytes_right_behind_the_upgrade_request(gateway, server, prefix):
 
 
 def test_client_bytes_before_the_answer_to_an_upgrade(gateway, server, prefix):
-    client = gateway.connect()
-    client.send(request_bytes("GET", prefix + "/ws", UPGRADE))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/ws", "GET", UPGRADE)
     client.send(b"\x81\x02hi")
     time.sleep(0.2)
     upstream.send(SWITCH)
@@ -118,7 +86,7 @@ def test_bytes_behind_the_handshake_over_tls(tls_gateway, server, tls_server, up
 
 
 def test_half_closed_tunnel_carries_the_other_half(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix, headers=UPGRADE)
+    client, upstream = gateway.begin(server, prefix + "/", headers=UPGRADE)
     upstream.send(SWITCH)
     client.read_head()
     client.send(b"last words")
@@ -163,7 +131,7 @@ def test_answer_that_ends_at_every_byte(gateway, server, prefix):
     """Wherever an answer ends early: 502 before its head is there, broken off after it, never a clean end."""
     head = WHOLE.index(b"\r\n\r\n") + 4
     for cut in range(1, len(WHOLE)):
-        client, upstream = begin(gateway, server, prefix)
+        client, upstream = gateway.begin(server, prefix + "/")
         upstream.send(WHOLE[:cut])
         upstream.close()
         if cut < head:
@@ -215,7 +183,7 @@ def test_request_that_ends_at_every_byte(gateway, server, prefix):
 
 @pytest.mark.parametrize("status", [100, 102, 103])
 def test_flood_of_informational_answers(gateway, server, prefix, status):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(b"HTTP/1.1 %d Wait\r\nLink: </a>\r\n\r\n" % status * 20_000)
     upstream.send(OK)
     answer = client.read_response()
@@ -223,7 +191,7 @@ def test_flood_of_informational_answers(gateway, server, prefix, status):
 
 
 def test_continue_is_told_once(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix, "POST", [("Expect", "100-continue"), ("Content-Length", "1")])
+    client, upstream = gateway.begin(server, prefix + "/", "POST", [("Expect", "100-continue"), ("Content-Length", "1")])
     upstream.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 5)
     client.read_head()
     time.sleep(1.2)
@@ -234,13 +202,13 @@ def test_continue_is_told_once(gateway, server, prefix):
 
 @pytest.mark.parametrize("expect", ["100-Continue", "100-CONTINUE"])
 def test_expectation_in_any_case(gateway, server, prefix, expect):
-    client, upstream = begin(gateway, server, prefix, "POST", [("Expect", expect), ("Content-Length", "1")])
+    client, upstream = gateway.begin(server, prefix + "/", "POST", [("Expect", expect), ("Content-Length", "1")])
     upstream.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert client.read_head().line.startswith(b"HTTP/1.1 100")
 
 
 def test_no_continue_for_http10(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix, "POST", [("Expect", "100-continue"), ("Content-Length", "1")], version="HTTP/1.0")
+    client, upstream = gateway.begin(server, prefix + "/", "POST", [("Expect", "100-continue"), ("Content-Length", "1")], version="HTTP/1.0")
     upstream.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert client.silent(1.3)
     client.send(b"x")
@@ -250,7 +218,7 @@ def test_no_continue_for_http10(gateway, server, prefix):
 
 
 def test_expectation_without_a_body(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix, "GET", [("Expect", "100-continue")])
+    client, upstream = gateway.begin(server, prefix + "/", "GET", [("Expect", "100-continue")])
     assert client.silent(1.3)
     upstream.send(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
     assert client.read_response().body == b"ok"
@@ -272,7 +240,7 @@ def test_expectation_without_a_body(gateway, server, prefix):
     ],
 )
 def test_answers_of_an_odd_kind(gateway, server, prefix, answer, body, framing):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(answer)
     got = client.read_response()
     assert (got.status, got.body, got.framing) == (int(answer[9:12]), body, framing)
@@ -281,7 +249,7 @@ def test_answers_of_an_odd_kind(gateway, server, prefix, answer, body, framing):
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_answer_without_a_body_that_claims_chunks(gateway, server, prefix, status):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(b"HTTP/1.1 %d X\r\nTransfer-Encoding: chunked\r\n\r\n" % status)
     answer = client.read_response()
     assert answer.status == status and answer.header("transfer-encoding") is None
@@ -290,7 +258,7 @@ def test_answer_without_a_body_that_claims_chunks(gateway, server, prefix, statu
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
 def test_head_keeps_the_connection_in_both_versions(gateway, server, prefix, version):
-    client, upstream = begin(gateway, server, prefix, "HEAD", version=version, headers=[("Connection", "keep-alive")])
+    client, upstream = gateway.begin(server, prefix + "/", "HEAD", version=version, headers=[("Connection", "keep-alive")])
     upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
     answer = client.read_response("HEAD")
     assert answer.head.all("content-length") == ["7"]
@@ -319,7 +287,7 @@ BAD_ANSWERS = {
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
 def test_bad_answer_is_502_while_the_upstream_stays(gateway, server, prefix, name):
-    client, upstream = begin(gateway, server, prefix, "HEAD" if "HEAD" in name else "POST")
+    client, upstream = gateway.begin(server, prefix + "/", "HEAD" if "HEAD" in name else "POST")
     try:
         upstream.send(BAD_ANSWERS[name])
     except OSError:
@@ -334,7 +302,7 @@ BAD_ANSWER_CHUNKS = [b"x\r\n", b"-1\r\n", b"+1\r\na\r\n", b"0x1\r\na\r\n", b"\r\
 
 @pytest.mark.parametrize("raw", BAD_ANSWER_CHUNKS, ids=repr)
 def test_bad_chunk_of_an_answer_breaks_it_off(gateway, server, prefix, raw):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(CHUNKED + b"2\r\nhi\r\n" + raw)
     client.read_response_head()
     with pytest.raises(Broken) as broken:
@@ -350,7 +318,7 @@ def test_bad_chunk_of_an_answer_breaks_it_off(gateway, server, prefix, raw):
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 def test_truncated_tls_is_no_clean_end(tls_gateway, tls_server, head, version):
     prefix = tls_gateway.route(tls_server.url)
-    client, upstream = begin(tls_gateway, tls_server, prefix, version=version)
+    client, upstream = tls_gateway.begin(tls_server, prefix + "/", version=version)
     client.sock.suppress_ragged_eofs = False
     upstream.send(head + b"hi")
     time.sleep(0.05)
@@ -359,30 +327,20 @@ def test_truncated_tls_is_no_clean_end(tls_gateway, tls_server, head, version):
         client.read_response()
 
 
-def farewell(connection):
-    """A close_notify; the peer may just close."""
-    try:
-        connection.sock.unwrap()
-    except (OSError, ssl.SSLError):
-        pass
-
-
 def test_close_notify_ends_a_body_cleanly(tls_gateway, tls_server):
     prefix = tls_gateway.route(tls_server.url)
-    client, upstream = begin(tls_gateway, tls_server, prefix)
+    client, upstream = tls_gateway.begin(tls_server, prefix + "/")
     upstream.send(b"HTTP/1.1 200 OK\r\n\r\nhi")
-    thread = threading.Thread(target=farewell, args=(upstream,))
-    thread.start()
+    upstream.farewell()
     assert client.read_response().body == b"hi"
-    thread.join()
 
 
 def test_kept_tls_connection_that_said_farewell_takes_no_post(tls_gateway, tls_server):
     prefix = tls_gateway.route(tls_server.url)
-    client, upstream = begin(tls_gateway, tls_server, prefix)
+    client, upstream = tls_gateway.begin(tls_server, prefix + "/")
     upstream.send(OK)
     assert client.read_response().body == b"ok"
-    threading.Thread(target=farewell, args=(upstream,), daemon=True).start()
+    upstream.farewell()
     time.sleep(0.2)
     client.send(request_bytes("POST", prefix + "/paid", [], b"money"))
     second = tls_server.accept()
@@ -395,7 +353,7 @@ def test_kept_tls_connection_that_said_farewell_takes_no_post(tls_gateway, tls_s
 
 
 def test_unasked_408_on_a_kept_connection_answers_nobody(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(OK)
     client.read_response()
     upstream.send(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
@@ -410,7 +368,7 @@ def test_unasked_408_on_a_kept_connection_answers_nobody(gateway, server, prefix
 
 @pytest.mark.parametrize("body", [None, b"small", b"x" * 60_000])
 def test_put_on_a_dead_connection_is_sent_whole_once_more(gateway, server, prefix, body):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(OK)
     client.read_response()
     client.send(request_bytes("PUT", prefix + "/again", [], body))
@@ -423,7 +381,7 @@ def test_put_on_a_dead_connection_is_sent_whole_once_more(gateway, server, prefi
 
 
 def test_chunked_put_in_two_halves_over_a_dead_connection(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(OK)
     client.read_response()
     client.send(request_bytes("PUT", prefix + "/again", [("Transfer-Encoding", "chunked")]) + chunk(b"one"))
@@ -439,7 +397,7 @@ def test_chunked_put_in_two_halves_over_a_dead_connection(gateway, server, prefi
 
 
 def test_large_put_on_a_dead_connection_is_an_answer(gateway, server, prefix):
-    client, upstream = begin(gateway, server, prefix)
+    client, upstream = gateway.begin(server, prefix + "/")
     upstream.send(OK)
     client.read_response()
     client.send(request_bytes("PUT", prefix + "/again", [], b"x" * 500_000))
@@ -529,7 +487,7 @@ def test_stalled_download_after_a_fast_start_holds_64_kib(gateway, first, receiv
     """Reads grow with a fast client; once it stalls, no more than 64 KiB is held."""
     with RawServer(send_buffer=256 * KIB) as server:
         prefix = gateway.route(server.url)
-        client, upstream = begin(gateway, server, prefix, receive_buffer=receive, headers=UPGRADE if framing == "tunnel" else ())
+        client, upstream = gateway.begin(server, prefix + "/", receive_buffer=receive, headers=UPGRADE if framing == "tunnel" else ())
         head = {"length": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 30), "chunked": CHUNKED, "close": b"HTTP/1.1 200 OK\r\n\r\n", "tunnel": SWITCH}
         upstream.send(head[framing])
         client.read_head()
@@ -553,7 +511,7 @@ def test_stalled_upload_after_a_fast_start_holds_64_kib(gateway, first, receive,
     with RawServer(receive_buffer=receive) as server:
         prefix = gateway.route(server.url)
         headers = {"length": [("Content-Length", str(1 << 30))], "chunked": [("Transfer-Encoding", "chunked")], "tunnel": UPGRADE}
-        client, upstream = begin(gateway, server, prefix, "GET" if framing == "tunnel" else "POST", headers=headers[framing])
+        client, upstream = gateway.begin(server, prefix + "/", "GET" if framing == "tunnel" else "POST", headers=headers[framing])
         if framing == "tunnel":
             upstream.send(SWITCH)
             client.read_head()
@@ -576,12 +534,12 @@ def test_stalled_tls_downloads_outlive_new_connections(authority):
         with RawServer(tls=authority.server_context("localhost")) as server:
             prefix = gateway.route(server.url)
             body = bytes(range(256)) * 16 * KIB
-            client, upstream = begin(gateway, server, prefix, receive_buffer=4 * KIB)
+            client, upstream = gateway.begin(server, prefix + "/", receive_buffer=4 * KIB)
             upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
             sender = threading.Thread(target=lambda: (upstream.send(body), upstream.close()))
             sender.start()
             for turn in range(3):
                 time.sleep(0.6)
-                begin(gateway, server, prefix, path=f"/{turn}")
+                gateway.begin(server, f"{prefix}/{turn}")
             assert client.read_response().body == body
             sender.join()

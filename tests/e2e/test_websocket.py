@@ -153,10 +153,7 @@ def test_last_bytes_before_the_end_arrive(gateway, server, prefix):
 
 
 def test_refused_upgrade_is_an_answer_like_others(gateway, server, prefix):
-    client = gateway.connect()
-    client.send(request_bytes("GET", prefix + "/ws", UPGRADE))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/ws", "GET", UPGRADE)
     upstream.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
     answer = client.read_response()
     assert (answer.status, answer.body) == (403, b"no")
@@ -179,10 +176,7 @@ def test_tunnel_has_back_pressure(gateway, server, prefix):
 
 
 def test_upstream_gone_before_the_handshake(gateway, server, prefix):
-    client = gateway.connect()
-    client.send(request_bytes("GET", prefix + "/ws", UPGRADE))
-    upstream = server.accept()
-    upstream.read_head()
+    client, upstream = gateway.begin(server, prefix + "/ws", "GET", UPGRADE)
     upstream.close()
     try:
         assert client.read_response().status == 502

@@ -6,10 +6,11 @@ import base64
 import select
 import socket
 
+from .process import Closing
 from .wire import Connection, ThreadedServer
 
 
-class EgressProxy:
+class EgressProxy(Closing):
     """Sends everything to `forward_to` (host, port), whatever name was asked for.
 
     With `credential` ("user:password") it answers 407 to those who do not bring it; with
@@ -22,12 +23,6 @@ class EgressProxy:
         self.refuse = refuse
         self.seen: list[str] = []
         self.server = ThreadedServer(self._handle)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     @property
     def url(self) -> str:

@@ -14,8 +14,9 @@ import threading
 import time
 from pathlib import Path
 
+from .certs import Authority
 from .process import HeldPort, resident_bytes
-from .wire import RawClient, Response
+from .wire import Connection, RawClient, RawServer, Response, request_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 SANITIZER_REPORT = re.compile(
@@ -229,6 +230,17 @@ class Gateway:
         self.connections.append(client)
         return client
 
+    def begin(
+        self, server: RawServer, target: str, method: str = "GET", headers=(), body: bytes | str | None = None,
+        version: str = "HTTP/1.1", **options,
+    ) -> tuple[RawClient, Connection]:
+        """A request whose head has arrived at the server: both ends of it."""
+        client = self.connect(**options)
+        client.send(request_bytes(method, target, headers, body, version=version))
+        upstream = server.accept()
+        upstream.read_head()
+        return client, upstream
+
     def request(self, method: str, target: str, headers=(), body: bytes | str | None = None, port: int | None = None) -> Response:
         """One request on a connection of its own."""
         with RawClient(port or self.port, tls=None if port else self.tls) as client:
@@ -264,3 +276,17 @@ class Gateway:
         prefix = f"/t{self.mapped}-{os.getpid()}"
         self.map(prefix, target, **more)
         return prefix
+
+
+def https_gateway(authority: Authority, stem: str, **settings) -> Gateway:
+    """Serves HTTPS with a certificate of that authority, and trusts it in vendors."""
+    cert, key = authority.write("localhost", stem=stem)
+    return Gateway(
+        tls=authority.client_context(),
+        API_PROXY_TLS="on",
+        API_PROXY_TLS_CERT=str(cert),
+        API_PROXY_TLS_KEY=str(key),
+        SSL_CERT_FILE=str(authority.bundle),
+        CURL_CA_BUNDLE=str(authority.bundle),
+        **settings,
+    )

@@ -7,6 +7,16 @@ import time
 from pathlib import Path
 
 
+class Closing:
+    """What a `with` closes at its end."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
 class HeldPort:
     """A free TCP port nobody else on the machine is given while this object lives.
 

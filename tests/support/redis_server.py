@@ -12,7 +12,7 @@ from pathlib import Path
 
 import redis
 
-from .process import HeldPort
+from .process import Closing, HeldPort
 
 
 def library() -> str:
@@ -21,7 +21,7 @@ def library() -> str:
     return str(found[0])
 
 
-class Redis:
+class Redis(Closing):
     """transport: "unix", "tcp" or "tls". Keeps nothing on disk: it comes back empty.
 
     With `clock`, advance() moves the time that it tells, and by which its keys expire.
@@ -48,12 +48,6 @@ class Redis:
         self.socket = self.folder / "redis.sock"
         self.process: subprocess.Popen | None = None
         self.start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     @property
     def url(self) -> str:

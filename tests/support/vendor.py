@@ -21,7 +21,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Callable
 
-from .process import eventually
+from .process import Closing, eventually
 from .wire import Closed, Connection, Request, ThreadedServer, chunk
 
 MODEL = "sim-1"
@@ -87,7 +87,7 @@ class Received:
         return self.request.head.get(name, default)
 
 
-class Vendor:
+class Vendor(Closing):
     """Listens on a free loopback port, over TLS where `tls` is given."""
 
     def __init__(self, tls: ssl.SSLContext | None = None):
@@ -104,12 +104,6 @@ class Vendor:
         self._lock = threading.Lock()
         self._tls = tls
         self._server = ThreadedServer(self._talk, tls)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     @property
     def port(self) -> int:

@@ -14,6 +14,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from .process import Closing
+
 TIMEOUT = 10.0
 
 
@@ -112,7 +114,7 @@ class Response:
         return self.head.get(name, default)
 
 
-class Connection:
+class Connection(Closing):
     """One TCP (or TLS) connection, driven step by step by the test."""
 
     def __init__(self, sock: socket.socket, timeout: float = TIMEOUT):
@@ -122,12 +124,6 @@ class Connection:
         self.requests: list[Request] = []
 
     # -- plumbing
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     @property
     def local_port(self) -> int:
@@ -413,7 +409,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-class RawServer:
+class RawServer(Closing):
     """A listening socket whose connections the test drives itself: `conn = server.accept()`."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, backlog: int = 256, send_buffer: int = 0, receive_buffer: int = 0):
@@ -426,12 +422,6 @@ class RawServer:
         self.listener.listen(backlog)
         self.tls = tls
         self.connections: list[Connection] = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     @property
     def port(self) -> int:
