@@ -151,7 +151,7 @@ static void metric_queue_length(const struct page *p, const char *name)
 	write_gauges(p, name, true);
 }
 
-static void metric_tokens(const struct page *p, const char *name)
+static void write_tokens(const struct page *p, const char *name, bool estimated)
 {
 	const struct stats_series *series;
 	const struct mapping *m;
@@ -159,10 +159,22 @@ static void metric_tokens(const struct page *p, const char *name)
 		if (!series)
 			continue;
 		write_label(p, name, "", "mapping", m->prefix);
-		fprintf(p->out, ",direction=\"input\"} %" PRIu64 "\n", series->counts.input_tokens);
+		fprintf(p->out, ",direction=\"input\"} %" PRIu64 "\n",
+			estimated ? series->estimated_input_tokens : series->counts.input_tokens);
 		write_label(p, name, "", "mapping", m->prefix);
-		fprintf(p->out, ",direction=\"output\"} %" PRIu64 "\n", series->counts.output_tokens);
+		fprintf(p->out, ",direction=\"output\"} %" PRIu64 "\n",
+			estimated ? series->estimated_output_tokens : series->counts.output_tokens);
 	}
+}
+
+static void metric_tokens(const struct page *p, const char *name)
+{
+	write_tokens(p, name, false);
+}
+
+static void metric_tokens_estimated(const struct page *p, const char *name)
+{
+	write_tokens(p, name, true);
 }
 
 /* Several problems share a code: the first of them stands for all. */

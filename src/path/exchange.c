@@ -473,11 +473,6 @@ void exchange_settle_early(struct exchange *ex)
 	exchange_wake(ex); /* behind the writing to Redis, which was deferred first */
 }
 
-static bool is_estimate(const struct usage *usage)
-{
-	return (!usage->input_known && usage->input_tokens) || (!usage->output_known && usage->output_tokens);
-}
-
 /* A stream may last longer than 32 bits of microseconds. */
 static uint32_t saturated(uint64_t value)
 {
@@ -490,7 +485,8 @@ static void count(struct exchange *ex, const struct usage *usage, uint64_t now_u
 	struct stats_event event = {
 		.kind = STATS_REQUEST,
 		.flags = (uint8_t)((ex->broken ? STATS_BROKEN_OFF : 0) | (ex->client_gone ? STATS_CLIENT_GONE : 0) |
-			(m && m->admission.queued ? STATS_QUEUED : 0) | (is_estimate(usage) ? STATS_TOKENS_ESTIMATED : 0)),
+			(m && m->admission.queued ? STATS_QUEUED : 0) | (usage->input_known ? 0 : STATS_INPUT_ESTIMATED) |
+			(usage->output_known ? 0 : STATS_OUTPUT_ESTIMATED)),
 		.status = ex->status,
 		.problem = ex->problem,
 		.slot = ex->mapping->stats_slot,

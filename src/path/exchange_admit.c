@@ -185,8 +185,8 @@ static uint64_t retry_after_ms(const struct http_head *answer)
 	if (!field_text(answer, HTTP_RETRY_AFTER, text))
 		return 0;
 	double seconds = strtod(text, &end);
-	if (!*end)
-		return seconds >= 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000) + !(seconds * 1000 >= 1) : 0;
+	if (!*end && !text[strspn(text, "0123456789.")]) /* strtod knows more forms */
+		return seconds < 1e9 ? (uint64_t)(seconds * 1000) + !(seconds * 1000 >= 1) : 0;
 	time_t at = curl_getdate(text, NULL);
 	time_t now = field_text(answer, HTTP_DATE, date) ? curl_getdate(date, NULL) : -1;
 	if (at == -1)

@@ -26,8 +26,9 @@ enum stats_event_kind {
 enum stats_flags {
 	STATS_BROKEN_OFF = 1,       /* the answer ended before its end */
 	STATS_CLIENT_GONE = 2,      /* the client hung up first: not an error of ours */
-	STATS_TOKENS_ESTIMATED = 4,
+	STATS_INPUT_ESTIMATED = 4,  /* the vendor did not say input_tokens */
 	STATS_QUEUED = 8,           /* queue_wait_us counts, 0 too */
+	STATS_OUTPUT_ESTIMATED = 16,
 };
 
 struct stats_event {

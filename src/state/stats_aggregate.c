@@ -145,6 +145,8 @@ static void count_totals(struct stats_aggregate *a, struct stats_series *series,
 	series->counts.bytes_out += e->bytes_out;
 	series->counts.input_tokens += e->input_tokens;
 	series->counts.output_tokens += e->output_tokens;
+	series->estimated_input_tokens += e->flags & STATS_INPUT_ESTIMATED ? e->input_tokens : 0;
+	series->estimated_output_tokens += e->flags & STATS_OUTPUT_ESTIMATED ? e->output_tokens : 0;
 	series->last_request_ms = a->drain_ms;
 	if (!series->window)
 		series->window = stats_window_new(a->second);

@@ -55,6 +55,8 @@ struct stats_status {
 
 struct stats_series { /* of a mapping, a key or all */
 	struct stats_counts counts;
+	uint64_t estimated_input_tokens; /* of counts.input_tokens; since the start */
+	uint64_t estimated_output_tokens;
 	int64_t last_request_ms;         /* Unix time; 0: none */
 	struct stats_status *statuses;
 	size_t status_count;

@@ -259,7 +259,7 @@ static void traffic(struct fixture *f)
 			.overhead_us = 40,
 			.input_tokens = 11,
 			.output_tokens = 12,
-			.flags = STATS_QUEUED,
+			.flags = STATS_QUEUED | STATS_OUTPUT_ESTIMATED,
 			.queue_wait_us = 70000});
 	end(f, 0, (struct stats_event){.status = 414, .problem = PROBLEM_URI_TOO_LONG});
 	end(f, 0, (struct stats_event){.status = 431, .problem = PROBLEM_HEAD_TOO_LARGE});
@@ -290,6 +290,8 @@ static void test_metrics(void **state)
 		"apiproxy_active_requests{mapping=\"/off\"} 0",
 		"apiproxy_tokens_total{mapping=\"/a\",direction=\"input\"} 11",
 		"apiproxy_tokens_total{mapping=\"/a\",direction=\"output\"} 12",
+		"apiproxy_tokens_estimated_total{mapping=\"/a\",direction=\"input\"} 0",
+		"apiproxy_tokens_estimated_total{mapping=\"/a\",direction=\"output\"} 12",
 		"apiproxy_rejected_total{mapping=\"/a\",code=\"head_too_large\"} 2",
 		"apiproxy_upstream_key_up{pool=\"p\\\"o\\\\o\\nl\",key=\"k1\"} 1",
 		"apiproxy_upstream_key_up{pool=\"q\",key=\"k2\"} 0",

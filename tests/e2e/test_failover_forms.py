@@ -1,0 +1,191 @@
+"""Failover in every form a request can have: waiting for 100, upgrading, pipelined, without a body."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.managed import Nodes, Timed, ask, fault_of, name
+from support.process import eventually
+from support.vendor import Fault, Reply
+from support.wire import RawServer, request_bytes
+
+EXPECTING = [("Expect", "100-continue"), ("Content-Length", "5")]
+UPGRADING = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+]
+FINE = "HTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(scope="module")
+def one():
+    with Nodes(1) as nodes:
+        yield nodes
+
+
+def pooled(one, target: str, count: int = 2, **more) -> str:
+    return one.map(target, pool=one.pool(*[name("form") for _ in range(count)]), **more)
+
+
+# -- Expect: 100-continue
+
+
+def test_refused_before_the_body(one):
+    """The first key's answer comes instead of 100: the next one is asked as the first was."""
+    with RawServer() as server:
+        client = one[0].connect()
+        client.send(request_bytes("POST", pooled(one, server.url) + "/x", EXPECTING))
+        first = server.accept()
+        assert first.read_head().get("expect") == "100-continue"
+        first.send("HTTP/1.1 429 No\r\nContent-Length: 0\r\n\r\n")
+        second = server.accept()
+        assert second.read_head().get("expect") == "100-continue"
+        assert client.silent(0.1)
+        second.send("HTTP/1.1 100 Continue\r\n\r\n")
+        assert b" 100 " in client.read_head().line
+        client.send(b"hello")
+        assert second.read_exactly(5) == b"hello"
+        second.send(FINE)
+        assert client.read_response().body == b"ok"
+
+
+def test_refused_after_the_body(one):
+    """The client has been told to go on: nobody is asked for that again, the body is there."""
+    with RawServer() as server:
+        client = one[0].connect()
+        client.send(request_bytes("POST", pooled(one, server.url) + "/x", EXPECTING))
+        first = server.accept()
+        first.read_head()
+        first.send("HTTP/1.1 100 Continue\r\n\r\n")
+        assert b" 100 " in client.read_head().line
+        client.send(b"hello")
+        assert first.read_exactly(5) == b"hello"
+        first.send("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+        second = server.accept()
+        assert "expect" not in second.read_head()
+        assert second.read_exactly(5) == b"hello"
+        second.send(FINE)
+        answer = client.read_response()
+        assert answer.body == b"ok" and answer.informational == []
+
+
+def test_refused_by_all_before_the_body(one):
+    with RawServer() as server:
+        client = one[0].connect()
+        client.send(request_bytes("POST", pooled(one, server.url) + "/x", EXPECTING))
+        first = server.accept()
+        first.read_head()
+        first.send("HTTP/1.1 429 No\r\nContent-Length: 3\r\n\r\none")
+        second = server.accept()
+        second.read_head()
+        second.close()
+        answer = client.read_response()
+        assert (answer.status, answer.body, answer.informational) == (429, b"one", [])
+
+
+def test_told_to_go_on_after_a_second_then_refused(one):
+    with RawServer() as server:
+        client = one[0].connect()
+        client.send(request_bytes("POST", pooled(one, server.url) + "/x", EXPECTING))
+        first = server.accept()
+        first.read_head()
+        assert b" 100 " in client.read_head().line
+        client.send(b"hello")
+        first.read_exactly(5)
+        first.close()
+        second = server.accept()
+        second.read_head()
+        assert second.read_exactly(5) == b"hello"
+        second.send(FINE)
+        assert client.read_response().body == b"ok"
+
+
+# -- other forms
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS", "PUT", "PATCH", "REPORT"])
+@pytest.mark.parametrize("step", [Reply(503), Fault("close_before_head"), Fault("reset_before_head")], ids=["503", "close", "reset"])
+def test_every_method(one, vendor, method, step):
+    vendor.script(step)
+    answer = one[0].request(method, pooled(one, vendor.url) + "/x", [], b"abc" if method in ("PUT", "PATCH") else None)
+    assert answer.status == 200
+    assert len({r.header("authorization") for r in vendor.received}) == len(vendor.received) == 2
+    assert vendor.received[0].body == vendor.received[1].body
+
+
+def test_an_upgrade_that_is_refused(one):
+    with RawServer() as server:
+        client = one[0].connect()
+        client.send(request_bytes("GET", pooled(one, server.url) + "/x", UPGRADING))
+        first = server.accept()
+        first.read_head()
+        first.send("HTTP/1.1 429 No\r\nContent-Length: 3\r\n\r\none")
+        second = server.accept()
+        assert second.read_head().get("upgrade") == "websocket"
+        second.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert b" 101 " in client.read_head().line
+        client.send(b"ping")
+        assert second.read_exactly(4) == b"ping"
+        second.send(b"pong")
+        assert client.read_exactly(4) == b"pong"
+        assert first.wait_end(2)
+
+
+def test_pipelined_requests(one, vendor):
+    """What follows on the connection is no part of the body that is held."""
+    prefix = pooled(one, vendor.url)
+    client = one[0].connect()
+    vendor.script(Reply(500), None, Reply(502), None)
+    requests = [("POST", "/a", b"one"), ("POST", "/b", b"two"), ("GET", "/c", None)]
+    client.send(b"".join(request_bytes(method, prefix + path, [], body) for method, path, body in requests))
+    assert [client.read_response().json()["target"] for _ in requests] == ["/a", "/b", "/c"]
+    assert [r.body for r in vendor.received] == [b"one", b"one", b"two", b"two", b""]
+
+
+def test_http_10(one, vendor):
+    vendor.script(Reply(500))
+    client = one[0].connect()
+    client.send(request_bytes("POST", pooled(one, vendor.url) + "/x", [], b"one", version="HTTP/1.0"))
+    assert client.read_response().status == 200
+    assert [r.body for r in vendor.received] == [b"one"] * 2
+
+
+def test_a_kept_connection_that_has_died(vendor):
+    """The next key is tried, also for a POST; one such end cools nothing."""
+    with Nodes(1, API_PROXY_WORKERS="1") as one, RawServer() as server:
+        keys = [name("form") for _ in range(2)]
+        prefix = one.map(server.url, pool=one.pool(*keys))
+        asking = Timed(lambda: ask(one[0], prefix))
+        kept = server.accept()
+        kept.read_request()
+        kept.send(FINE)
+        assert asking.get().status == 200
+        asking = Timed(lambda: ask(one[0], prefix))
+        kept.read_request()
+        kept.close()
+        fresh = server.accept()
+        fresh.read_request()
+        fresh.send(FINE)
+        assert asking.get().status == 200
+        assert [one.health(key)["state"] for key in keys] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("kind", ["close_in_head", "garbage"])
+def test_an_answer_that_is_none_is_not_tried_again(one, vendor, kind):
+    """A byte of it had come."""
+    vendor.script(Fault(kind))
+    assert fault_of(ask(one[0], pooled(one, vendor.url))) == (502, "upstream_error")
+    assert len(vendor.received) == 1
+
+
+@pytest.mark.parametrize("text", ["0x10", "-5", "", "1e3", "inf", "nan", "1 2", "99999999999999"])
+def test_a_retry_after_that_says_nothing(one, vendor, text):
+    key = name("form")
+    prefix = one.map(vendor.url, pool=one.pool(key))
+    vendor.script(Reply(429, {"Retry-After": text}))
+    assert ask(one[0], prefix).status == 429
+    eventually(lambda: one.health(key)["state"] == "cooling", 2)
+    answer = ask(one[0], prefix)
+    assert fault_of(answer) == (429, "upstream_rate_limit") and answer.header("retry-after") in ("29", "30")
