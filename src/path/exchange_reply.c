@@ -57,9 +57,10 @@ enum step exchange_tell_continue(struct exchange *ex)
 
 /* ---- the head ---- */
 
-static enum step open_tunnel(struct exchange *ex)
+static enum step open_tunnel(struct exchange *ex, const struct http_head *head)
 {
-	if (!ex->websocket)
+	const struct http_field *to = http_find(head, HTTP_UPGRADE);
+	if (!ex->websocket || (to && !http_span_is(to->value, to->value_length, "websocket")))
 		return exchange_fail(ex, PROBLEM_UPSTREAM_ERROR, "The upstream switched protocols unasked.");
 	ex->tunnel = true;
 	ex->up.body = (struct http_body){.framing = HTTP_UNTIL_CLOSE};
@@ -80,7 +81,9 @@ static void choose_framing(struct exchange *ex, const struct http_head *head)
 {
 	uint8_t framing = ex->down.body.framing;
 	bool unknown_length = framing == HTTP_CHUNKED || framing == HTTP_UNTIL_CLOSE;
-	ex->reusable = framing != HTTP_UNTIL_CLOSE &&
+	/* With both framings it may have ended elsewhere for whoever wrote it. */
+	bool one_framing = framing != HTTP_CHUNKED || !http_find(head, HTTP_CONTENT_LENGTH);
+	ex->reusable = framing != HTTP_UNTIL_CLOSE && one_framing &&
 		(head->minor == 1 ? !http_connection_has(head, "close") : http_connection_has(head, "keep-alive"));
 	ex->down.chunked = unknown_length && !ex->http10;
 	if (unknown_length && ex->http10)
@@ -126,7 +129,7 @@ static enum step begin_answer(struct exchange *ex, const struct http_head *head)
 	if (fault)
 		return exchange_fail(ex, PROBLEM_UPSTREAM_ERROR, fault);
 	if (head->status == 101) {
-		enum step next = open_tunnel(ex);
+		enum step next = open_tunnel(ex, head);
 		if (next != STEP_STAY)
 			return next;
 		exchange_wake(ex); /* what the client has sent behind its handshake goes up */
@@ -201,6 +204,7 @@ static enum step take_head(struct exchange *ex, char *data, size_t length)
 			return exchange_fail(ex, PROBLEM_UPSTREAM_ERROR, reason);
 		if (head->status >= 200 || head->status == 101)
 			break;
+		ex->heard = true;
 		enum step next = take_interim(ex, head->status);
 		if (next != STEP_STAY)
 			return next;
@@ -242,7 +246,7 @@ static enum step take_bytes(struct exchange *ex, char *data, size_t length)
 static enum step upstream_ended(struct exchange *ex, bool clean)
 {
 	if (!ex->began) {
-		bool nothing = !buf_length(&ex->partial);
+		bool nothing = !ex->heard && !buf_length(&ex->partial);
 		if (nothing && ex->upstream->reused && ex->idempotent && ex->keeping && !ex->resent) {
 			ex->resent = true;
 			return exchange_retry(ex);

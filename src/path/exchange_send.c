@@ -357,7 +357,7 @@ enum step exchange_retry(struct exchange *ex)
 	exchange_drop_upstream(ex, false);
 	buf_free(&ex->up.pending);
 	buf_free(&ex->partial);
-	ex->connect_done = ex->up_failed = false;
+	ex->connect_done = ex->up_failed = ex->heard = false;
 	return STEP_SEND;
 }
 

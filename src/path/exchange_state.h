@@ -107,6 +107,7 @@ struct exchange {
 	bool connect_done : 1;
 	bool up_failed : 1;       /* the upstream takes no more; its answer may still come */
 	bool reusable : 1;        /* the upstream connection, after this answer */
+	bool heard : 1;           /* the upstream has said something, if only that it goes on */
 	bool began : 1;           /* the head of the answer was made: no failure can be told any more */
 	bool broken : 1;          /* the answer ends before its end */
 	bool client_gone : 1;

@@ -68,7 +68,7 @@ static bool put_request_field(const struct rewrite_request *r, struct buf *out, 
 	if (r->websocket && f->id == HTTP_UPGRADE)
 		return put_field(out, f);
 	if (r->websocket && f->id == HTTP_CONNECTION)
-		return put_named(out, f, "Upgrade");
+		return f != http_find(r->head, HTTP_CONNECTION) || put_named(out, f, "Upgrade");
 	if (f->hop || (r->drop_expect && f->id == HTTP_EXPECT) || is_private(r, f))
 		return true;
 	if (r->length && f->id == HTTP_CONTENT_LENGTH)
