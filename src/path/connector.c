@@ -82,10 +82,18 @@ static struct socket_watch *watch_of(struct connector *c, curl_socket_t fd)
 	return c->watches[fd];
 }
 
+/* No descriptor is left for the duplicate. Telling libcurl of it here would end all that connect. */
+static void give_up(struct connector *c, CURL *easy)
+{
+	struct connect_job *job = NULL;
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &job);
+	if (job)
+		loop_timer_set(c->loop, &job->hopeless, loop_now_ms(c->loop));
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *per_socket)
 {
 	struct connector *c = user;
-	(void)easy;
 	(void)per_socket;
 	if (what == CURL_POLL_REMOVE) {
 		forget(c, fd);
@@ -93,7 +101,9 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *p
 	}
 	struct socket_watch *s = watch_of(c, fd);
 	uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
-	return s->own_fd >= 0 && loop_watch_level(c->loop, &s->watch, s->own_fd, events) ? 0 : -1;
+	if (s->own_fd < 0 || !loop_watch_level(c->loop, &s->watch, s->own_fd, events))
+		give_up(c, easy);
+	return 0;
 }
 
 static void on_timer_due(struct loop_timer *t)
@@ -163,32 +173,43 @@ static bool set_up(struct connector *c, CURL *easy, struct connect_job *job, con
 	return curl_easy_setopt(easy, CURLOPT_URL, egress.connect_url ? egress.connect_url : url) == CURLE_OK;
 }
 
+static void release(struct connector *c, struct connect_job *job)
+{
+	CURL *easy = job->handle;
+	job->handle = NULL;
+	loop_timer_cancel(c->loop, &job->hopeless);
+	curl_multi_remove_handle(c->multi, easy);
+	curl_easy_cleanup(easy);
+}
+
+static void on_hopeless(struct loop_timer *t)
+{
+	struct connect_job *job = container_of(t, struct connect_job, hopeless);
+	release(job->connector, job);
+	job->on_done(job, CONNECT_FAILED, NULL, "too many open files");
+}
+
 bool connector_start(struct connector *c, struct connect_job *job, const struct target *target, uint64_t timeout_ms)
 {
 	CURL *easy = curl_easy_init();
 	if (!easy)
 		return false;
+	job->hopeless.on_due = on_hopeless;
 	if (!set_up(c, easy, job, target, timeout_ms) || curl_multi_add_handle(c->multi, easy) != CURLM_OK) {
 		curl_easy_cleanup(easy);
 		return false;
 	}
+	job->connector = c;
 	job->handle = easy;
 	job->target = target;
 	job->due_ms = loop_now_ms(c->loop) + timeout_ms;
 	return true;
 }
 
-static void release(struct connector *c, CURL *easy)
-{
-	curl_multi_remove_handle(c->multi, easy);
-	curl_easy_cleanup(easy);
-}
-
 void connector_cancel(struct connector *c, struct connect_job *job)
 {
 	if (job->handle)
-		release(c, job->handle);
-	job->handle = NULL;
+		release(c, job);
 	if (job->shaking)
 		tls_handshake_cancel(&job->handshake);
 	job->shaking = false;
@@ -227,8 +248,7 @@ static void finish(struct connector *c, CURL *easy, CURLcode code)
 	struct connect_job *job = NULL;
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &job);
 	int fd = code == CURLE_OK ? take_socket(easy) : -1;
-	job->handle = NULL;
-	release(c, easy);
+	release(c, job);
 	if (fd < 0)
 		job->on_done(job, code == CURLE_OPERATION_TIMEDOUT ? CONNECT_TIMED_OUT : CONNECT_FAILED, NULL,
 			code == CURLE_OK ? "no socket was given" : curl_easy_strerror(code));

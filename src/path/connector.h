@@ -22,7 +22,9 @@ struct connection {  /* the receiver's: to close and to free */
 struct connect_job { /* embedded; zeroed before its first use */
 	/* Called from the loop, once, never from within connector_start(). text: why it failed. c: where it is done. */
 	void (*on_done)(struct connect_job *job, enum connect_outcome outcome, const struct connection *c, const char *text);
-	void *handle;                 /* private from here on */
+	struct connector *connector;  /* private from here on */
+	void *handle;
+	struct loop_timer hopeless;
 	const struct target *target;
 	uint64_t due_ms;
 	bool shaking;

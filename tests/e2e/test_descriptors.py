@@ -1,0 +1,104 @@
+"""No descriptor is left: what is open goes on, what cannot be begun is told so, nothing spins, and with the
+descriptors everything comes back."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from support.gateway import Gateway
+from support.process import eventually
+from support.wire import Closed, RawServer, ThreadedServer, chunk, request_bytes
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def answer(connection):
+    while True:
+        connection.read_request()
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+@pytest.mark.parametrize("host", ("127.0.0.1", "localhost"))
+def test_without_descriptors(host):
+    vendor = ThreadedServer(answer)
+    wrapper = ("prlimit", "--nofile=150:150")
+    with RawServer() as server, Gateway(wrapper=wrapper, API_PROXY_WORKERS="1", API_PROXY_MAX_CONNECTIONS="5000") as gateway:
+        gateway.map("/s", server.url)
+        gateway.map("/v", f"http://{host}:{vendor.raw.port}")
+        stream = gateway.connect()
+        stream.send(request_bytes("GET", "/s"))
+        upstream = server.accept()
+        upstream.read_request()
+        upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        stream.read_head()
+        before = cpu_seconds(gateway.pid)
+        clients = [gateway.connect(timeout=5) for _ in range(300)]
+        for client in clients:
+            client.send(request_bytes("GET", "/v"))
+        statuses = Counter()
+        unanswered = 0
+        time.sleep(2)
+        for client in clients:
+            client.set_timeout(0.01 if unanswered else 3)
+            try:
+                statuses[client.read_response().status] += 1
+            except TimeoutError:
+                unanswered += 1
+        print(statuses, unanswered)
+        assert set(statuses) <= {200, 502, 503} and statuses
+        before = cpu_seconds(gateway.pid)
+        time.sleep(1)
+        assert cpu_seconds(gateway.pid) - before < 0.3
+        upstream.send(chunk(b"still here"))
+        assert stream.read_chunk() == b"still here"
+        for client in clients:
+            client.close()
+        eventually(lambda: gateway.get("/v").status == 200, 5, what="an answer when descriptors are back")
+        for _ in range(20):
+            assert gateway.get("/v").status == 200
+        stream.close()
+    vendor.close()
+
+
+@pytest.mark.parametrize("spare", range(3))
+def test_connecting_outlives_a_lack_of_descriptors(spare):
+    """Who is connecting meanwhile is told what came of it, also where another cannot even begin."""
+    full = socket.socket()
+    full.bind(("127.0.0.1", 0))
+    full.listen(0)
+    fillers = []
+    for _ in range(3):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(full.getsockname())
+        fillers.append(filler)
+    wrapper = ("prlimit", "--nofile=150:150")
+    with Gateway(wrapper=wrapper, API_PROXY_WORKERS="1", API_PROXY_MAX_CONNECTIONS="5000") as gateway:
+        gateway.map("/slow", f"http://127.0.0.1:{full.getsockname()[1]}", connect_timeout_seconds=3)
+        clients = [gateway.connect() for _ in range(spare)]
+        for _ in range(60):
+            clients.append(gateway.connect(timeout=6))
+            clients[-1].send(request_bytes("GET", "/slow"))
+            time.sleep(0.005)
+        statuses = Counter(client.read_response().status for client in clients[spare:])
+        print(statuses)
+        assert set(statuses) <= {502, 504} and statuses[504] > 10
+        for client in clients:
+            client.close()
+        for filler in fillers:
+            filler.close()
+        with RawServer() as server:
+            gateway.map("/v", server.url)
+            client = gateway.connect()
+            client.send(request_bytes("GET", "/v"))
+            server.accept().send("HTTP/1.1 204 No\r\n\r\n")
+            assert client.read_response().status == 204
+    full.close()
