@@ -20,7 +20,7 @@ static inline size_t buf_length(const struct buf *b)
 
 static inline const char *buf_bytes(const struct buf *b)
 {
-	return b->data + b->start;
+	return b->data ? b->data + b->start : ""; /* never NULL, which even no bytes may not be read from */
 }
 
 /* false: no memory; the buf is as it was. Takes up to 1 GiB. */

@@ -12,7 +12,7 @@ import pytest
 
 from support.gateway import Gateway
 from support.process import eventually
-from support.wire import Closed, RawServer, ThreadedServer, chunk, request_bytes
+from support.wire import RawServer, ThreadedServer, chunk, request_bytes
 
 
 def cpu_seconds(pid: int) -> float:
@@ -39,7 +39,6 @@ def test_without_descriptors(host):
         upstream.read_request()
         upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         stream.read_head()
-        before = cpu_seconds(gateway.pid)
         clients = [gateway.connect(timeout=5) for _ in range(300)]
         for client in clients:
             client.send(request_bytes("GET", "/v"))
@@ -52,7 +51,6 @@ def test_without_descriptors(host):
                 statuses[client.read_response().status] += 1
             except TimeoutError:
                 unanswered += 1
-        print(statuses, unanswered)
         assert set(statuses) <= {200, 502, 503} and statuses
         before = cpu_seconds(gateway.pid)
         time.sleep(1)
@@ -89,7 +87,6 @@ def test_connecting_outlives_a_lack_of_descriptors(spare):
             clients[-1].send(request_bytes("GET", "/slow"))
             time.sleep(0.005)
         statuses = Counter(client.read_response().status for client in clients[spare:])
-        print(statuses)
         assert set(statuses) <= {502, 504} and statuses[504] > 10
         for client in clients:
             client.close()
