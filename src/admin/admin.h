@@ -39,7 +39,7 @@ struct admin {
 	struct redis_sync *redis;
 };
 
-enum { ADMIN_BODY_BYTES_MAX = 8 * 1024 * 1024 };
+enum { ADMIN_BODY_BYTES_MAX = 64 * 1024 * 1024 }; /* of a whole configuration: 100,000 clients fit */
 
 struct admin_request {
 	struct admin *admin;

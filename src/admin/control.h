@@ -10,7 +10,7 @@
  *     x-apiproxy-listener: main|ops         where it came in; absent counts as main
  *
  * Threads: one of libmicrohttpd's, which never blocks, and a few that do (Redis, password hashes).
- * A body above 8 MiB is 413; of a request without the right to ask nothing is kept at all. */
+ * A body that is longer than its row allows is 413; of a request without the right to ask nothing is kept at all. */
 #ifndef APIPROXY_ADMIN_CONTROL_H
 #define APIPROXY_ADMIN_CONTROL_H
 

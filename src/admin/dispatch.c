@@ -14,6 +14,7 @@
 
 enum {
 	DOCUMENT = ADMIN_BODY_BYTES_MAX,
+	ENTRY = 1024 * 1024,
 	LOGIN_BYTES_MAX = 16 * 1024, /* strangers send it */
 };
 
@@ -26,10 +27,10 @@ static void not_found(const struct admin_request *request, struct admin_reply *r
 /* The verbs that all four kinds of entries have. */
 #define RESOURCE(path, kind) \
 	{"GET",    path,       0, LANE_STORE, resource_list,   kind, 0, false}, \
-	{"POST",   path,       0, LANE_STORE, resource_create, kind, DOCUMENT, false}
+	{"POST",   path,       0, LANE_STORE, resource_create, kind, ENTRY, false}
 #define RESOURCE_ENTRY(path, kind) \
 	{"GET",    path,       0, LANE_STORE, resource_get,    kind, 0, false}, \
-	{"PUT",    path,       0, LANE_STORE, resource_update, kind, DOCUMENT, false}, \
+	{"PUT",    path,       0, LANE_STORE, resource_update, kind, ENTRY, false}, \
 	{"DELETE", path,       0, LANE_STORE, resource_delete, kind, 0, false}
 
 static const struct dispatch_row rows[] = {

@@ -1,6 +1,7 @@
 /* reply: filling an answer. No state; any thread. */
 #include "admin/admin.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "state/faults.h"
+
+enum { LARGE_BYTES = 1 << 20 };
 
 void admin_reply_free(struct admin_reply *reply)
 {
@@ -41,6 +44,9 @@ void admin_reply_json(struct admin_reply *reply, unsigned status, struct cJSON *
 {
 	char *text = cJSON_PrintUnformatted(take_json);
 	cJSON_Delete(take_json);
+	/* It was made of a tree of many times that size, which the heap would keep for the next one. */
+	if (text && strlen(text) > LARGE_BYTES)
+		malloc_trim(0);
 	if (text)
 		admin_reply_text(reply, status, "application/json", text);
 	else

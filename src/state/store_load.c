@@ -7,6 +7,7 @@
  * Invariant: while guard >= 0 that connection has watched since before the images were read. */
 #include "state/store_internal.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,7 +23,13 @@
 #include "state/redis_sync.h"
 #include "state/secrets.h"
 
-enum { LOAD_ROUNDS_MAX = 5, BEGIN_ROUNDS_MAX = 50, HSET_ENTRIES = 256, BULK_DEADLINE_MS = 5000 };
+enum {
+	LOAD_ROUNDS_MAX = 5,
+	BEGIN_ROUNDS_MAX = 50,
+	HSET_ENTRIES = 256,
+	BULK_DEADLINE_MS = 5000,
+	LARGE_ENTRIES = 10000
+};
 
 #define ALL_KEYS "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER " " STORE_JWT_SECRET
 #define CONTENT_KEYS "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER
@@ -473,6 +480,16 @@ static bool load_round(struct store *s, bool *again, struct faults *faults)
 	return ok;
 }
 
+/* What a large load needed on its way, the heap would keep for the next one. */
+static void trim(const struct store *s)
+{
+	size_t entries = 0;
+	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
+		entries += s->images[kind].count;
+	if (entries > LARGE_ENTRIES)
+		malloc_trim(0);
+}
+
 static bool load(struct store *s, struct faults *faults)
 {
 	bool again = true;
@@ -486,6 +503,7 @@ static bool load(struct store *s, struct faults *faults)
 		if (again && look(s, faults) == GUARD_FAILED)
 			return false;
 	}
+	trim(s);
 	return true;
 }
 

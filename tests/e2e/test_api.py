@@ -214,10 +214,13 @@ def test_a_chunked_body_is_taken(api):
 
 def test_a_body_that_is_too_large(api):
     with RawClient(api.port) as client:
-        client.send(f"PUT /api/config HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {8 * 1024 * 1024 + 1}\r\n\r\n")
+        client.send(f"PUT /api/config HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {64 * 1024 * 1024 + 1}\r\n\r\n")
         error(client.read_response("PUT"), 413, "body_too_large")
-    padded = json.dumps(EMPTY).encode().ljust(8 * 1024 * 1024)
+    padded = json.dumps(EMPTY).encode().ljust(64 * 1024 * 1024)
     assert api.api("PUT", "/api/config", padded).status == 200
+    long = json.dumps(NEW["mappings"]).encode().ljust(1024 * 1024)
+    error(api.api("POST", "/api/mappings", long + b" "), 413, "body_too_large")
+    assert api.api("POST", "/api/mappings", long).status == 201
 
 
 # -- mappings
@@ -518,6 +521,15 @@ def test_a_document_goes_back_as_it_came(api, store):
         assert store.client.hgetall(f"apiproxy:{section}").keys() == kept[section].keys()
     assert json.loads(store.client.hget("apiproxy:users", "new"))["password_hash"] == json.loads(kept["users"]["new"])["password_hash"]
     assert api.api("GET", "/api/config").json() == document
+
+
+def test_a_large_document_goes_back_too(api):
+    mappings = [{"prefix": f"/large/{number}", "target": "http://127.0.0.1:9", "description": "d" * 4000} for number in range(4000)]
+    assert api.api("PUT", "/api/config", {**EMPTY, "mappings": mappings}).status == 200
+    document = api.api("GET", "/api/config").json()
+    assert len(document["mappings"]) == 4000
+    answer = api.api("PUT", "/api/config", document)
+    assert answer.status == 200 and answer.json() == document
 
 
 def test_a_document_replaces_everything(api):
