@@ -42,15 +42,14 @@ static const char *repeated_name(const cJSON *json)
 	return NULL;
 }
 
-static void syntax_error(struct admin_reply *reply, const char *body, const char *at)
+static void syntax_error(struct admin_reply *reply, const char *what, const char *body, const char *at)
 {
 	unsigned line = 1, column = 1;
 	for (const char *c = body; c < at; c++) {
 		column = *c == '\n' ? 1 : column + 1;
 		line += *c == '\n';
 	}
-	admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "The body is not valid JSON at line %u, column %u.", line,
-		column);
+	admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "The body %s at line %u, column %u.", what, line, column);
 }
 
 struct cJSON *admin_request_json(const struct admin_request *request, struct admin_reply *reply)
@@ -62,7 +61,8 @@ struct cJSON *admin_request_json(const struct admin_request *request, struct adm
 	}
 	const char *bad = bad_text(request->body, request->length);
 	if (bad) {
-		syntax_error(reply, request->body, bad);
+		syntax_error(reply, *bad == '\\' ? "has a NUL, which no text may hold," : "is not valid JSON", request->body,
+			bad);
 		return NULL;
 	}
 	cJSON *json = cJSON_ParseWithLengthOpts(request->body, request->length, &end, false);
@@ -70,7 +70,7 @@ struct cJSON *admin_request_json(const struct admin_request *request, struct adm
 		end++;
 	const char *name = NULL;
 	if (!json || end != request->body + request->length)
-		syntax_error(reply, request->body, end);
+		syntax_error(reply, "is not valid JSON", request->body, end);
 	else if (!cJSON_IsObject(json))
 		admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "The body must be a JSON object.");
 	else if ((name = repeated_name(json)))

@@ -38,7 +38,7 @@ static void test_refuses(void **state)
 		{"3", "must be a JSON object"},
 		{"{\"a\":1,\"b\":2,\"a\":3}", "a: stands more than once"},
 		{"{\"x\":[{\"deep\":1,\"deep\":1}]}", "deep: stands more than once"},
-		{"{\"a\":\"b\\u0000c\"}", "line 1, column 8"},
+		{"{\"a\":\"b\\u0000c\"}", "has a NUL, which no text may hold, at line 1, column 8"},
 		{"{\"a\":\"\xff\"}", "line 1, column 7"},
 		{"{\"a\":\"\xc0\xaf\"}", "line 1, column 7"},
 		{"{\"a\":\"\xed\xa0\x80\"}", "line 1, column 7"},
