@@ -27,6 +27,7 @@
 enum {
 	MAGIC = 0x63616c6c,
 	CONNECTIONS_MAX = 20000,
+	QUIET_SECONDS = 60, /* within a body; longer than the data plane keeps a connection for the next request */
 	/* The longest head that the data plane passes is 64 KiB; pages that are not touched cost nothing. */
 	CONNECTION_MEMORY = 96 * 1024,
 	STACK_BYTES = 128 * 1024,
@@ -268,6 +269,7 @@ struct control *control_start(const struct admin_setup *setup)
 		MHD_OPTION_NOTIFY_COMPLETED, on_completed, c,
 		MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)QUIET_SECONDS,
 		MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
 		MHD_OPTION_END);
 	/* clang-format on */

@@ -253,6 +253,8 @@ static enum step upstream_ended(struct exchange *ex, bool clean)
 		}
 		if (nothing && exchange_should_fail_over(ex, 0))
 			return STEP_NEXT_KEY;
+		if (ex->internal && !ex->up.body.done) /* the control plane waits for a body only so long */
+			return exchange_fail(ex, PROBLEM_REQUEST_TIMEOUT, NULL);
 		return exchange_fail(ex, PROBLEM_UPSTREAM_ERROR, "The upstream closed the connection before it answered.");
 	}
 	exchange_drop_upstream(ex, false);

@@ -525,6 +525,24 @@ def answers(gateway) -> bool:
         return False
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_body_for_the_gateway_itself_that_stops():
+    """A stranger must not be able to hold what the control plane has for ever; one that is slow is waited for."""
+    login = b"POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 44\r\n\r\n"
+    with Gateway() as gateway:
+        stopped, slow = (gateway.connect(timeout=80) for _ in range(2))
+        stopped.send(login + b"{")
+        slow.send(login)
+        for piece in (b'{"username":"nobody",', b'"password":"wrong"', b"    }"):
+            time.sleep(25)
+            slow.send(piece)
+        assert slow.read_response("POST").status == 401
+        answer = stopped.read_response("POST")
+        assert (answer.status, answer.header("x-apiproxy-error")) == (408, "request_timeout")
+        assert gateway.api("GET", "/errors").json()["count"] == 0
+
+
 # -- what is logged
 
 
