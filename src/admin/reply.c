@@ -57,13 +57,10 @@ void admin_reply_header(struct admin_reply *reply, const char *name, const char 
 {
 	CHECK(reply->header_count < ADMIN_HEADERS_MAX);
 	va_list arguments;
-	char *value = NULL;
 	va_start(arguments, format);
-	int length = vasprintf(&value, format, arguments);
-	va_end(arguments);
-	CHECK(length >= 0);
 	reply->headers[reply->header_count].name = name;
-	reply->headers[reply->header_count++].value = value;
+	reply->headers[reply->header_count++].value = check_vprintf(format, arguments);
+	va_end(arguments);
 }
 
 /* faults: NULL for none. A body that cannot be had is still an answer. */
@@ -93,9 +90,8 @@ static void error(struct admin_reply *reply, unsigned status, const char *code, 
 void admin_reply_error(struct admin_reply *reply, unsigned status, const char *code, const char *format, ...)
 {
 	va_list arguments;
-	char *message = NULL;
 	va_start(arguments, format);
-	CHECK(vasprintf(&message, format, arguments) >= 0);
+	char *message = check_vprintf(format, arguments);
 	va_end(arguments);
 	error(reply, status, code, message, NULL);
 	free(message);
@@ -105,12 +101,8 @@ void admin_reply_problem(struct admin_reply *reply, enum problem_id id, const ch
 {
 	const struct problem *problem = &problem_table[id];
 	va_list arguments;
-	char *message = NULL;
 	va_start(arguments, format);
-	if (format)
-		CHECK(vasprintf(&message, format, arguments) >= 0);
-	else
-		message = check_strdup(problem->message);
+	char *message = format ? check_vprintf(format, arguments) : check_strdup(problem->message);
 	va_end(arguments);
 	error(reply, problem->status, problem->code, message, NULL);
 	free(message);

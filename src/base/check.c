@@ -1,7 +1,6 @@
 /* check: dying with a reason, and memory that is always there. */
 #include "base/check.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,13 +25,18 @@ char *check_strdup(const char *text)
 	return copy;
 }
 
+char *check_vprintf(const char *format, va_list arguments)
+{
+	char *text = NULL;
+	CHECK(vasprintf(&text, format, arguments) >= 0);
+	return text;
+}
+
 char *check_printf(const char *format, ...)
 {
 	va_list arguments;
-	char *text = NULL;
 	va_start(arguments, format);
-	int length = vasprintf(&text, format, arguments);
+	char *text = check_vprintf(format, arguments);
 	va_end(arguments);
-	CHECK(length >= 0);
 	return text;
 }

@@ -2,6 +2,7 @@
 #ifndef APIPROXY_BASE_CHECK_H
 #define APIPROXY_BASE_CHECK_H
 
+#include <stdarg.h>
 #include <stddef.h>
 
 void check_failed(const char *file, int line, const char *what) __attribute__((noreturn));
@@ -17,5 +18,6 @@ void check_failed(const char *file, int line, const char *what) __attribute__((n
 void *check_calloc(size_t count, size_t size) __attribute__((malloc, returns_nonnull));
 char *check_strdup(const char *text) __attribute__((malloc, returns_nonnull));
 char *check_printf(const char *format, ...) __attribute__((malloc, returns_nonnull, format(printf, 1, 2)));
+char *check_vprintf(const char *format, va_list arguments) __attribute__((malloc, returns_nonnull, format(printf, 1, 0)));
 
 #endif

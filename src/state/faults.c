@@ -17,11 +17,9 @@ void faults_add(struct faults *f, const char *place, const char *format, ...)
 		return;
 	}
 	va_list arguments;
-	char *text = NULL;
 	va_start(arguments, format);
-	int length = vasprintf(&text, format, arguments);
+	char *text = check_vprintf(format, arguments);
 	va_end(arguments);
-	CHECK(length >= 0);
 	f->items = realloc(f->items, (f->count + 1) * sizeof(*f->items));
 	CHECK(f->items);
 	f->items[f->count++] = place && *place ? check_printf("%s: %s", place, text) : check_strdup(text);
