@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from .certs import Authority
-from .process import HeldPort, resident_bytes
+from .process import HeldPort, Stopping, resident_bytes
 from .wire import Connection, RawClient, RawServer, Response, request_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,7 @@ def run_once(*arguments: str, cwd: Path, timeout: float = 20, **env: str) -> sub
     )
 
 
-class Gateway:
+class Gateway(Stopping):
     """Starts apiproxy and waits until it is ready.
 
     Settings are given by their environment name: Gateway(API_PROXY_WORKERS="1"). A name with the
@@ -99,15 +99,6 @@ class Gateway:
             except BaseException:
                 self.discard()
                 raise
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        if kind is None:
-            self.stop()
-        else:
-            self.discard()
 
     # -- life
 

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from .gateway import Gateway
+from .process import Stopping
 from .redis_server import Redis
 from .wire import RawClient, Response
 
@@ -35,7 +36,7 @@ def chat_body(**more) -> bytes:
     return json.dumps({"model": "sim-1", "messages": [{"role": "user", "content": "Hi"}], **more}).encode()
 
 
-class Nodes:
+class Nodes(Stopping):
     """`count` gateways that share a Redis."""
 
     def __init__(self, count: int = 2, redis: Redis | None = None, **settings):
@@ -56,15 +57,6 @@ class Nodes:
 
     def __iter__(self):
         return iter(self.list)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        if kind is None:
-            self.stop()
-        else:
-            self.discard()
 
     def stop(self):
         try:

@@ -17,6 +17,19 @@ class Closing:
         self.close()
 
 
+class Stopping:
+    """What a `with` stops at its end, and looks how it ended; after a fault it only goes away."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.stop()
+        else:
+            self.discard()
+
+
 class HeldPort:
     """A free TCP port nobody else on the machine is given while this object lives.
 

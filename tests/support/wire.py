@@ -129,10 +129,6 @@ class Connection(Closing):
     def local_port(self) -> int:
         return self.sock.getsockname()[1]
 
-    @property
-    def peer_port(self) -> int:
-        return self.sock.getpeername()[1]
-
     def set_timeout(self, seconds: float):
         self.sock.settimeout(seconds)
 
@@ -233,15 +229,6 @@ class Connection(Closing):
             return False
         readable, _, _ = select.select([self.sock], [], [], seconds)
         return not readable
-
-    def is_open(self) -> bool:
-        """True if the peer has not ended the connection (unread data may be there)."""
-        if self.silent(0):
-            return True
-        try:
-            return bool(self.sock.recv(1, socket.MSG_PEEK))
-        except OSError:
-            return False
 
     def half_close(self):
         self.sock.shutdown(socket.SHUT_WR)
