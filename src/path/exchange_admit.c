@@ -44,10 +44,22 @@ enum step step_identify(struct exchange *ex)
 
 /* ---- collect ---- */
 
+/* Calls that only count tokens, of Anthropic, OpenAI and Gemini: no model reads them, they take none. */
+static bool only_counts(const struct exchange *ex)
+{
+	static const char *const ends[] = {"/messages/count_tokens", "/responses/input_tokens", ":countTokens"};
+	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+		size_t length = strlen(ends[i]);
+		if (ex->path.length > length && memcmp(ex->path.at + ex->path.length - length, ends[i], length) == 0)
+			return true;
+	}
+	return false;
+}
+
 static bool needs_body(const struct exchange *ex)
 {
 	const struct subject *s = ex->managed->subject;
-	return ex->mapping->include_usage || (s && (s->limits.input_tpm || s->limits.output_tpm));
+	return ex->mapping->include_usage || (s && (s->limits.input_tpm || s->limits.output_tpm) && !only_counts(ex));
 }
 
 /* The one case in which a body is changed: the mapping asks for it. */
@@ -135,8 +147,10 @@ static void start(struct exchange *ex)
 	m->admission.snapshot = ex->pin->snapshot;
 	m->admission.mapping = ex->mapping;
 	m->admission.subject = m->subject;
-	m->admission.input_tokens = m->request.input_estimate;
-	m->admission.output_tokens = named ? named : ex->mapping->reserve_output_tokens;
+	if (!only_counts(ex)) {
+		m->admission.input_tokens = m->request.input_estimate;
+		m->admission.output_tokens = named ? named : ex->mapping->reserve_output_tokens;
+	}
 	m->admission.on_decided = on_decided;
 	m->admission.on_waiting = on_waiting;
 	m->decided = admission_start(ex->plane->admission, &m->admission);
