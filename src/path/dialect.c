@@ -179,8 +179,9 @@ bool dialect_error_fields(enum dialect_id dialect, const struct dialect_refusal 
 	if (r->retry_after_ms &&
 		!buf_printf(out, "retry-after: %llu\r\n", (unsigned long long)dialect_retry_seconds(r->retry_after_ms)))
 		return false;
-	/* Coming again would only wait in the same queue. */
-	if (r->problem == PROBLEM_QUEUE_TIMEOUT && !buf_printf(out, "x-should-retry: false\r\n"))
+	/* Coming again after a timeout would only wait in the same queue. */
+	bool in_vain = r->hopeless || r->problem == PROBLEM_QUEUE_TIMEOUT;
+	if (in_vain && !buf_printf(out, "x-should-retry: false\r\n"))
 		return false;
 	return problem_table[r->problem].status != 429 || dialects[dialect].fields(r, out);
 }

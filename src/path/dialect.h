@@ -24,6 +24,7 @@ struct dialect_refusal {
 	enum problem_id problem;
 	const char *message;         /* NULL: the problem's own */
 	uint64_t retry_after_ms;     /* 0: not said */
+	bool hopeless;               /* the same request will be refused whenever it comes */
 	struct dialect_limit requests;
 	struct dialect_limit input_tokens;
 	struct dialect_limit output_tokens;

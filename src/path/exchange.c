@@ -285,12 +285,35 @@ enum step exchange_fail(struct exchange *ex, enum problem_id problem, const char
 	return answer_problem(ex, &(struct dialect_refusal){.problem = problem, .message = message});
 }
 
+/* A request that alone asks for more tokens than a minute has is told so. */
+static bool is_too_large(const struct admission_request *a, char *message, size_t size)
+{
+	const struct {
+		const char *about, *kind;
+		uint64_t asked, limit;
+	} rows[] = {
+		{"about ", "input", a->input_tokens, a->figures[ADMISSION_INPUT_TOKENS].limit},
+		{"", "output", a->output_tokens, a->figures[ADMISSION_OUTPUT_TOKENS].limit},
+	};
+	for (size_t i = 0; i < 2; i++)
+		if (a->problem == PROBLEM_RATE_LIMIT && rows[i].limit && rows[i].asked > rows[i].limit) {
+			snprintf(message, size, "This request alone needs %s%llu %s tokens; the limit is %llu a minute.",
+				rows[i].about, (unsigned long long)rows[i].asked, rows[i].kind, (unsigned long long)rows[i].limit);
+			return true;
+		}
+	return false;
+}
+
 enum step exchange_refuse(struct exchange *ex)
 {
 	const struct admission_request *a = &ex->managed->admission;
+	char message[160];
+	bool hopeless = is_too_large(a, message, sizeof message);
 	return answer_problem(ex,
 		&(struct dialect_refusal){
 			.problem = a->problem,
+			.message = hopeless ? message : NULL,
+			.hopeless = hopeless,
 			.retry_after_ms = a->retry_after_ms,
 			.requests = limit_of(&a->figures[ADMISSION_REQUESTS]),
 			.input_tokens = limit_of(&a->figures[ADMISSION_INPUT_TOKENS]),

@@ -377,11 +377,28 @@ def test_input_is_reserved_by_an_estimate(pair, vendor, guarded):
     client.close()
 
 
-def test_one_request_over_the_whole_limit_is_refused(pair, vendor, guarded):
-    key = pair.client(output_tpm=10)
-    answer = ask(pair[0], guarded, key, chat_body(max_tokens=11))
+@pytest.mark.parametrize(
+    "limits, body, message",
+    [
+        ({"output_tpm": 10}, chat_body(max_tokens=11), "needs 11 output tokens; the limit is 10 a minute"),
+        ({"input_tpm": 30}, chat_body(messages=[{"role": "user", "content": "word " * 60}]), "input tokens; the limit is 30 a minute"),
+    ],
+)
+def test_one_request_over_the_whole_limit_is_refused(pair, vendor, guarded, limits, body, message):
+    """However long it waits, it will never fit: an SDK that came again by itself would only lose a minute."""
+    key = pair.client(**limits)
+    answer = ask(pair[0], guarded, key, body)
     assert fault_of(answer) == REFUSED and 1 <= int(answer.header("retry-after")) <= 60
+    assert message in answer.json()["error"]["message"] and answer.header("x-should-retry") == "false"
     assert not vendor.received
+    assert ask(pair[0], guarded, key, chat_body(max_tokens=8)).status == 200
+
+
+def test_a_request_that_will_fit_may_come_again(pair, vendor, guarded):
+    key = pair.client(output_tpm=10, rpm=5)
+    assert ask(pair[0], guarded, key, chat_body(max_tokens=8)).status == 200
+    answer = ask(pair[0], guarded, key, chat_body(max_tokens=10))
+    assert fault_of(answer) == REFUSED and answer.header("x-should-retry") is None
 
 
 def test_reservations_under_parallel_load_never_exceed(pair, vendor, guarded):
