@@ -70,10 +70,20 @@ static void ticket_free(struct admission_ticket *t)
 	loop_free_later(t->owner->loop, t);
 }
 
-/* What its end adds to the event that it is in. false: nothing. */
-static bool changes_of(const struct admission_ticket *t, bool give_back, const struct admission_result *result,
-	double amounts[3])
+static bool has_windows(const struct subject *s)
 {
+	return s->limits.rpm || s->limits.input_tpm || s->limits.output_tpm;
+}
+
+/* What its end adds to the event that it is in, or to none where there is no window. false: nothing. */
+static bool changes_of(const struct admission_ticket *t, bool give_back, const struct admission_result *result,
+	const int64_t usage[3], double amounts[3])
+{
+	if (usage[0] && !has_windows(t->subject)) {
+		for (int i = 0; i < 3; i++)
+			amounts[i] = (double)usage[i];
+		return true;
+	}
 	if (t->event <= 0 || !(give_back || (result && result->tokens_known)))
 		return false;
 	amounts[0] = give_back ? -1 : 0;
@@ -94,7 +104,7 @@ static void release(struct admission_ticket *t, bool give_back, const struct adm
 	admission_local_settle(t, give_back, result);
 	bool place = admission_lease_drop(t);
 	double amounts[3];
-	bool changes = changes_of(t, give_back, result, amounts);
+	bool changes = changes_of(t, give_back, result, usage, amounts);
 	if (!t->subject || (!place && !changes && !usage[0]))
 		return;
 	if (!admission_batch_settle(t, place, changes ? amounts : NULL, usage) && usage[0])

@@ -19,7 +19,8 @@ static const char *const texts[ADMISSION_SCRIPTS][7] = {
 		"admission_admit.lua"},
 	[SCRIPT_KEY] = {"admission_window.lua", "admission_window_move.lua", "admission_adjust.lua", "admission_keys.lua",
 		"", "admission_health.lua", "admission_key.lua"},
-	[SCRIPT_SETTLE] = {"admission_window.lua", "admission_adjust.lua", "admission_settle.lua"},
+	[SCRIPT_SETTLE] = {"admission_window.lua", "admission_window_move.lua", "admission_adjust.lua",
+		"admission_settle.lua"},
 	[SCRIPT_LEAVE] = {"admission_leave.lua"},
 	[SCRIPT_RENEW] = {"admission_window.lua", "admission_renew.lua"},
 };

@@ -2,7 +2,8 @@
 -- KEYS: subject, its usage (same tag). ARGV[1]: numbers. ARGV[2]: the worker, 8 bytes.
 -- The numbers: day (days since 1970), places given back, then for the day requests, input, output; how many
 -- changes of events follow; of each the event, when the window was made that it is in (another one knows nothing of
--- it), and what is added to its requests, input and output.
+-- it), and what is added to its requests, input and output. Event 0: requests of one without limits, who is not
+-- asked for before they start: they are in the window as of now, for what is shown, and for limits to come.
 local day, places, count, input, output, changes, at = open('<dddddd', ARGV[1])
 local subject = KEYS[1]
 local s, w, taken_by, dirty = call('GET', subject), nil, '', false
@@ -16,13 +17,20 @@ if s then
 		w[17], dirty = w[17] - taken + left, true
 		taken_by = taken_by:sub(1, p - 1) .. (left > 0 and pack('<c8I4I6', ARGV[2], left, till) or '') .. taken_by:sub(p + 18)
 	end
-	for _ = 1, changes do
-		local event, made, n, i, o
-		event, made, n, i, o, at = open('<ddddd', ARGV[1], at)
-		if w[16] == made then dirty = window_adjust(w, subject, event, n, i, o) or dirty end
-	end
 elseif count > 0 then
 	w = window_new(clock())
+end
+for _ = 1, w and changes or 0 do
+	local event, made, n, i, o
+	event, made, n, i, o, at = open('<ddddd', ARGV[1], at)
+	if event == 0 then
+		local now = clock()
+		window_expire(w, subject, now - 60000)
+		window_add(w, subject, now, now, n, i, o, now + 60000)
+		dirty = true
+	elseif w[16] == made then
+		dirty = window_adjust(w, subject, event, n, i, o) or dirty
+	end
 end
 local new_day = not s
 if count > 0 then

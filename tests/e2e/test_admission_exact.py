@@ -49,7 +49,7 @@ class Scripts:
         load = self.redis.script_load
         self.admit_sha = load(script("window", "window_move", "keys", "admit"))
         self.key_sha = load(script("window", "window_move", "adjust", "keys", "table", "health", "key"))
-        self.settle_sha = load(script("window", "adjust", "settle"))
+        self.settle_sha = load(script("window", "window_move", "adjust", "settle"))
         self.leave_sha = load(script("leave"))
         self.renew_sha = load(script("window", "renew"))
         self.names = 0

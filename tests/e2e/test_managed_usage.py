@@ -106,6 +106,25 @@ def test_usage_of_a_client_without_limits(pair, vendor, guarded):
     assert (today["input_tokens"], today["output_tokens"]) == (33, 21)
 
 
+def test_current_minute_of_a_client_without_limits(pair, vendor, guarded):
+    id, key = pair.client_with_id()
+    busy_id, busy = pair.client_with_id(max_concurrency=20)
+    for n in range(3):
+        assert {ask(pair[n % 2], guarded, k).status for k in (key, busy)} == {200}
+    assert {a.status for a in at_once([lambda n=n: ask(pair[n % 2], guarded, busy) for n in range(20)])} == {200}
+    counted(pair, f"clients/{id}", 3, (33, 21))
+    counted(pair, f"clients/{busy_id}", 23, (253, 161))
+
+
+def test_limits_that_come_later_know_of_the_last_minute(pair, vendor, guarded):
+    id, key = pair.client_with_id()
+    for n in range(3):
+        assert ask(pair[n % 2], guarded, key).status == 200
+    counted(pair, f"clients/{id}", 3, (33, 21))
+    pair.change(f"/api/clients/{id}", rpm=5)
+    assert [ask(pair[n % 2], guarded, key).status for n in range(4)] == [200, 200, 429, 429]
+
+
 def test_refused_requests_are_no_usage(pair, vendor, guarded):
     id, key = pair.client_with_id(rpm=1)
     for _ in range(3):
