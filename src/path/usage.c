@@ -1,5 +1,5 @@
 /* usage: the tap. Bytes go through the content coding, then through the lines of server-sent events if
- * they are such, then through the JSON scanner; what is kept is one number per field and a count of the
+ * they are such, then to the reader of JSON texts; what is kept is one number per field and a count of the
  * model's text. A plain stream's tap is a single small allocation; a decoder is made at its first byte.
  * Belongs to its exchange.
  *
@@ -12,102 +12,50 @@
 #include <strings.h>
 
 #include "path/usage_decode.h"
-#include "path/usage_json.h"
-
-enum usage_field {
-	PROMPT_TOKENS,
-	COMPLETION_TOKENS,
-	INPUT_TOKENS,
-	OUTPUT_TOKENS,
-	CACHE_READ,
-	CACHE_CREATION,
-	PROMPT_COUNT,
-	TOOL_PROMPT_COUNT,
-	CANDIDATES_COUNT,
-	THOUGHTS_COUNT,
-	FIELD_COUNT,
-};
+#include "path/usage_scan.h"
+#include "path/usage_text.h"
 
 enum line_state { LINE_START, LINE_DATA, LINE_OTHER };
 
 struct usage_tap {
 	struct usage_decoder *decoder;
-	struct json_scan scan;
-	uint64_t text_bytes;
-	uint64_t event_bytes; /* seen of an event stream */
-	uint32_t fields[FIELD_COUNT];
-	uint32_t first_output; /* Anthropic's message_start: a beginning, no result */
-	uint16_t seen;         /* a bit for each field */
+	struct usage_text text;
+	uint64_t total_bytes;
+	uint64_t found_bytes; /* of events that were scanned because they tell usage: they are not like others */
+	uint64_t found_text;
 	uint8_t coding;
 	uint8_t line_state;
 	uint8_t line_matched; /* bytes of "data:" */
 	bool events;
 	bool line_empty; /* nothing on the line so far */
 	bool after_cr;
-	bool ended;     /* undecodable from here on */
-	bool beginning; /* inside message_start's usage */
+	bool ended; /* undecodable from here on */
 };
-
-/* ---- fields ---- */
-
-static bool has(const struct usage_tap *t, enum usage_field field)
-{
-	return t->seen & (1u << field);
-}
-
-/* Objects that may hold usage: the root's own, and that of a few objects in it. */
-static void on_open(void *context, struct json_scan *s, enum json_key key, const char *at)
-{
-	struct usage_tap *t = context;
-	uint64_t level = json_level(s);
-	if (*at != '{' || (key != JSON_USAGE && key != JSON_USAGE_METADATA))
-		return;
-	enum json_key parent = level == 3 ? json_parent(s, 2) : JSON_NO_KEY;
-	if (level != 2 && parent != JSON_MESSAGE && parent != JSON_RESPONSE && parent != JSON_X_GROQ)
-		return;
-	s->watched = s->depth;
-	t->beginning = parent == JSON_MESSAGE;
-}
-
-static void on_string(void *context, struct json_scan *s, enum json_key key, const char *at, size_t length)
-{
-	struct usage_tap *t = context;
-	(void)s;
-	(void)at;
-	if (key >= JSON_CONTENT && key <= JSON_REFUSAL)
-		t->text_bytes += length;
-}
-
-static void on_scalar(void *context, struct json_scan *s, enum json_key key, const char *at, size_t length)
-{
-	struct usage_tap *t = context;
-	uint32_t value;
-	if (s->depth != s->watched || key < JSON_PROMPT_TOKENS || key > JSON_THOUGHTS_COUNT)
-		return;
-	if (!json_whole_number(at, length, &value))
-		return;
-	if (t->beginning && key == JSON_OUTPUT_TOKENS) {
-		t->first_output = value;
-		return;
-	}
-	unsigned field = key - JSON_PROMPT_TOKENS;
-	t->fields[field] = value;
-	t->seen |= (uint16_t)(1u << field);
-}
-
-static const struct json_reader reader = {.open = on_open, .string = on_string, .scalar = on_scalar};
 
 /* ---- server-sent events (WHATWG HTML, 9.2) ---- */
 
-static void end_line(struct usage_tap *t)
+/* A stream that comes in bulk is searched, not scanned, past its first bytes; of an event that is not whole in what was
+ * read the head is scanned still, as it tells which object in the root the rest is in. */
+enum { BULK_AFTER = USAGE_TEXT_EXACT, BULK_MIN = 4096, HEAD_BYTES = 256, TAIL_BYTES = 4096, TAIL_MIN = 16 * 1024 };
+
+static void end_event(struct usage_tap *t)
 {
-	if (t->line_empty)
-		t->scan = (struct json_scan){0};
+	usage_text_end(&t->text);
+	usage_text_begin(&t->text, t->total_bytes > BULK_AFTER ? HEAD_BYTES : USAGE_TEXT_EXACT);
+}
+
+/* true: it was an event's last one, which is empty. */
+static bool end_line(struct usage_tap *t)
+{
+	bool last = t->line_empty;
+	if (last)
+		end_event(t);
 	else if (t->line_state == LINE_DATA)
-		json_scan_feed(&t->scan, &reader, t, "\n", 1);
+		usage_text_feed(&t->text, "\n", 1);
 	t->line_state = LINE_START;
 	t->line_matched = 0;
 	t->line_empty = true;
+	return last;
 }
 
 static const char *start_line(struct usage_tap *t, const char *at, const char *end)
@@ -124,7 +72,15 @@ static const char *start_line(struct usage_tap *t, const char *at, const char *e
 	return at;
 }
 
-static void take_lines(struct usage_tap *t, const char *at, const char *end)
+/* What is searched for a line's end is still near when it is read. */
+static const char *find_line_end(const char *at, const char *end)
+{
+	enum { STEP = 16 * 1024 };
+	return scan_line_end(at, end - at > STEP ? at + STEP : end);
+}
+
+/* Returns end, or the place behind the first event that ends. */
+static const char *take_event(struct usage_tap *t, const char *at, const char *end)
 {
 	while (at < end) {
 		bool second = t->after_cr && *at == '\n';
@@ -133,28 +89,29 @@ static void take_lines(struct usage_tap *t, const char *at, const char *end)
 			at++;
 			continue;
 		}
-		const char *stop =
-			t->line_state == LINE_START && *at != '\r' && *at != '\n' ? at : json_find_either(at, end, '\r', '\n');
-		if (stop > at && t->line_state == LINE_DATA)
-			json_scan_feed(&t->scan, &reader, t, at, (size_t)(stop - at));
-		if (stop == at && *at != '\r' && *at != '\n') {
+		if (t->line_state == LINE_START && *at != '\r' && *at != '\n') {
 			t->line_empty = false;
 			at = start_line(t, at, end);
 			continue;
 		}
-		if (stop == end)
-			return;
-		t->after_cr = *stop == '\r';
-		end_line(t);
-		at = stop + 1;
+		const char *stop = find_line_end(at, end);
+		if (stop > at && t->line_state == LINE_DATA)
+			usage_text_feed(&t->text, at, (size_t)(stop - at));
+		at = stop;
+		if (at == end || (*at != '\r' && *at != '\n'))
+			continue;
+		t->after_cr = *at++ == '\r';
+		if (end_line(t))
+			return at;
 	}
+	return end;
 }
 
-/* Past its first EXACT_BYTES, a stream that comes in bulk is searched, not scanned. In JSON the bytes
- * "usage, with an unescaped quote, can only begin a string; so an event without a `"usage…": {` has no usage
- * to tell, and is not looked at more closely. Its text is taken to be as dense as that of the first
- * SAMPLE_BYTES of the bulk. */
-enum { EXACT_BYTES = 64 * 1024, BULK_MIN = 4096, SAMPLE_BYTES = 1024 };
+static void take_lines(struct usage_tap *t, const char *at, const char *end)
+{
+	while (at < end)
+		at = take_event(t, at, end);
+}
 
 /* Behind the first blank line, or NULL. */
 static const char *behind_event(const char *at, const char *end)
@@ -182,64 +139,75 @@ static const char *behind_last_event(const char *start, const char *end)
 	return start;
 }
 
-/* Is this a key with an object behind it? A line's end in between leaves that to the scanner. */
-static bool opens_usage(const char *at, const char *end)
+/* What the last events tell is all, if it has in it each field that was ever told, and both counts. */
+static bool tells_all(const struct usage_told *told, const struct usage_told *before)
 {
-	bool colon = false;
-	at = memchr(at + 1, '"', (size_t)(end - at - 1));
-	for (at = at ? at + 1 : end; at < end; at++) {
-		if (*at == '\r' || *at == '\n' || (*at == '{' && colon))
-			return true;
-		if (*at != ' ' && *at != '\t' && (*at != ':' || colon))
-			return false;
-		colon = colon || *at == ':';
-	}
-	return false;
+	enum {
+		INPUT = 1 << PROMPT_TOKENS | 1 << PROMPT_COUNT | 1 << INPUT_TOKENS,
+		OUTPUT = 1 << COMPLETION_TOKENS | 1 << CANDIDATES_COUNT | 1 << OUTPUT_TOKENS,
+	};
+	return (told->seen & INPUT) && (told->seen & OUTPUT) && !(before->seen & ~told->seen);
 }
 
-static const char *find_usage(const char *at, const char *end)
+static void take_found(struct usage_tap *t, const char *at, const char *end)
 {
-	static const char name[] = "\"usage";
-	for (; (at = json_find_pair(at, end, '"', 'u')) < end; at++)
-		if ((size_t)(end - at) > sizeof name && memcmp(at, name, sizeof name - 1) == 0 && opens_usage(at, end))
-			return at;
-	return NULL;
-}
-
-/* Whole events, from at to end. */
-static void take_bulk(struct usage_tap *t, const char *at, const char *end)
-{
-	uint64_t text_before = t->text_bytes;
-	const char *sampled = behind_event(at + SAMPLE_BYTES, end);
-	if (!sampled)
-		sampled = end;
-	take_lines(t, at, sampled);
-	uint64_t skipped = 0;
-	uint64_t text = t->text_bytes - text_before;
-	uint64_t looked_at = (uint64_t)(sampled - at);
-	for (at = sampled; at < end;) {
-		const char *usage = find_usage(at, end);
-		const char *event = usage ? behind_last_event(at, usage) : end;
-		skipped += (uint64_t)(event - at);
-		at = usage ? behind_event(usage, end) : end;
+	while (at < end) {
+		const char *usage = usage_text_find(at, end, '\0');
+		const char *event = usage < end ? behind_last_event(at, usage) : end;
+		t->text.skipped += (uint64_t)(event - at);
+		at = usage < end ? behind_event(usage, end) : end;
 		if (!at)
 			at = end;
+		uint64_t text_before = t->text.text_bytes;
 		take_lines(t, event, at);
+		t->found_bytes += (uint64_t)(at - event);
+		t->found_text += t->text.text_bytes - text_before;
 	}
-	t->text_bytes += skipped * text / looked_at;
+}
+
+/* The last place of usage, if it is in the last TAIL_BYTES; or end. */
+static const char *find_last(const char *at, const char *end)
+{
+	const char *last = end;
+	if (end - at < TAIL_MIN)
+		return end;
+	for (at = end - TAIL_BYTES; (at = usage_text_find(at, end, '\0')) < end; at++)
+		last = at;
+	return last;
+}
+
+/* Whole events, from at to end. Where each tells usage, later ones replace what earlier ones tell: the last
+ * one is looked at first. */
+static void take_bulk(struct usage_tap *t, const char *at, const char *end)
+{
+	struct usage_told before = t->text.told;
+	const char *tail = find_last(at, end);
+	if (tail == end) {
+		take_found(t, at, end);
+		return;
+	}
+	tail = behind_last_event(at, tail);
+	t->text.told = (struct usage_told){0};
+	take_found(t, tail, end);
+	struct usage_told last = t->text.told;
+	t->text.told = before;
+	if (tells_all(&last, &before))
+		t->text.skipped += (uint64_t)(tail - at);
+	else
+		take_found(t, at, tail);
+	usage_told_merge(&t->text.told, &last);
 }
 
 static void take_events(struct usage_tap *t, const char *at, const char *end)
 {
-	bool bulk = t->event_bytes > EXACT_BYTES && end - at >= BULK_MIN;
-	t->event_bytes += (uint64_t)(end - at);
+	bool bulk = t->total_bytes > BULK_AFTER && end - at >= BULK_MIN;
+	t->total_bytes += (uint64_t)(end - at);
 	if (bulk) {
 		/* The rest of the event that was cut, whole events, the begin of another one. */
-		const char *first = behind_event(at, end);
-		const char *last = first ? behind_last_event(first, end) : end;
-		take_lines(t, at, first ? first : end);
-		at = first ? first : end;
-		if (last - at > SAMPLE_BYTES) {
+		at = take_event(t, at, end);
+		const char *last = behind_last_event(at, end);
+		if (last > at) {
+			t->after_cr = t->after_cr && *at != '\n';
 			take_bulk(t, at, last);
 			at = last;
 		}
@@ -273,16 +241,19 @@ struct usage_tap *usage_tap_new(struct http_span content_type, struct http_span 
 	t->coding = (uint8_t)coding;
 	t->events = events;
 	t->line_empty = true;
+	usage_text_begin(&t->text, USAGE_TEXT_EXACT);
 	return t;
 }
 
 static void take_text(void *context, const char *text, size_t length)
 {
 	struct usage_tap *t = context;
-	if (t->events)
+	if (t->events) {
 		take_events(t, text, text + length);
-	else
-		json_scan_feed(&t->scan, &reader, t, text, length);
+		return;
+	}
+	t->total_bytes += length;
+	usage_text_feed(&t->text, text, length);
 }
 
 void usage_tap_feed(struct usage_tap *t, const char *bytes, size_t length)
@@ -302,33 +273,52 @@ void usage_tap_feed(struct usage_tap *t, const char *bytes, size_t length)
 	t->decoder = NULL;
 }
 
-static uint64_t sum(const struct usage_tap *t, enum usage_field first, enum usage_field last)
+static bool has(const struct usage_told *told, enum usage_field field)
+{
+	return told->seen & (1u << field);
+}
+
+static uint64_t sum(const struct usage_told *told, enum usage_field first, enum usage_field last)
 {
 	uint64_t total = 0;
 	for (unsigned i = first; i <= last; i++)
-		total += t->fields[i];
+		total += told->fields[i];
 	return total < UINT32_MAX ? total : UINT32_MAX;
+}
+
+/* Past its beginning, the whole is taken to be as dense with text as what was scanned. */
+static uint64_t estimate(const struct usage_tap *t)
+{
+	uint64_t text = t->text.text_bytes;
+	uint64_t others = t->text.skipped + t->found_bytes;
+	if (others && t->total_bytes > others)
+		text =
+			(uint64_t)((double)(text - t->found_text) * (double)t->total_bytes / (double)(t->total_bytes - others));
+	return (text + USAGE_BYTES_PER_TOKEN - 1) / USAGE_BYTES_PER_TOKEN;
 }
 
 void usage_tap_read(const struct usage_tap *t, struct usage *out)
 {
-	*out = (struct usage){.output_estimate = (t->text_bytes + USAGE_BYTES_PER_TOKEN - 1) / USAGE_BYTES_PER_TOKEN};
-	if (out->output_estimate < t->first_output)
-		out->output_estimate = t->first_output;
-	if (has(t, PROMPT_TOKENS))
-		out->input_tokens = t->fields[PROMPT_TOKENS];
-	else if (has(t, PROMPT_COUNT))
-		out->input_tokens = sum(t, PROMPT_COUNT, TOOL_PROMPT_COUNT);
+	struct usage_text text = t->text;
+	usage_text_end(&text);
+	const struct usage_told *told = &text.told;
+	*out = (struct usage){.output_estimate = estimate(t)};
+	if (out->output_estimate < told->first_output)
+		out->output_estimate = told->first_output;
+	if (has(told, PROMPT_TOKENS))
+		out->input_tokens = told->fields[PROMPT_TOKENS];
+	else if (has(told, PROMPT_COUNT))
+		out->input_tokens = sum(told, PROMPT_COUNT, TOOL_PROMPT_COUNT);
 	else
-		out->input_tokens = t->fields[INPUT_TOKENS] + sum(t, CACHE_READ, CACHE_CREATION);
-	out->input_known = has(t, PROMPT_TOKENS) || has(t, PROMPT_COUNT) || has(t, INPUT_TOKENS);
+		out->input_tokens = told->fields[INPUT_TOKENS] + sum(told, CACHE_READ, CACHE_CREATION);
+	out->input_known = has(told, PROMPT_TOKENS) || has(told, PROMPT_COUNT) || has(told, INPUT_TOKENS);
 	out->output_known = true;
-	if (has(t, COMPLETION_TOKENS))
-		out->output_tokens = t->fields[COMPLETION_TOKENS];
-	else if (has(t, CANDIDATES_COUNT) || has(t, THOUGHTS_COUNT))
-		out->output_tokens = sum(t, CANDIDATES_COUNT, THOUGHTS_COUNT);
-	else if (has(t, OUTPUT_TOKENS))
-		out->output_tokens = t->fields[OUTPUT_TOKENS];
+	if (has(told, COMPLETION_TOKENS))
+		out->output_tokens = told->fields[COMPLETION_TOKENS];
+	else if (has(told, CANDIDATES_COUNT) || has(told, THOUGHTS_COUNT))
+		out->output_tokens = sum(told, CANDIDATES_COUNT, THOUGHTS_COUNT);
+	else if (has(told, OUTPUT_TOKENS))
+		out->output_tokens = told->fields[OUTPUT_TOKENS];
 	else
 		out->output_known = false;
 	if (!out->output_known)

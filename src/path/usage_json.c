@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "path/usage_scan.h"
+
 enum state {
 	BETWEEN, /* tokens */
 	STRING,
@@ -40,83 +42,6 @@ static inline bytes16 load(const char *at)
 	bytes16 v;
 	memcpy(&v, at, sizeof v);
 	return v;
-}
-
-static inline bool any(bytes16 lanes)
-{
-	uint64_t halves[2];
-	memcpy(halves, &lanes, sizeof halves);
-	return (halves[0] | halves[1]) != 0;
-}
-
-/* Outside strings numbers, commas and blanks are all below '[' and are no quotes. */
-static inline bytes16 structural(bytes16 v)
-{
-	return (v == '"') | (v >= '[');
-}
-
-static inline bool is_structural(signed char c)
-{
-	return c == '"' || c >= '[';
-}
-
-static const char *find_structural(const char *at, const char *end)
-{
-	for (int i = 0; i < 8; i++, at++)
-		if (at == end || is_structural((signed char)*at))
-			return at;
-	for (; end - at >= 64; at += 64)
-		if (any(structural(load(at)) | structural(load(at + 16)) | structural(load(at + 32)) |
-				structural(load(at + 48))))
-			break;
-	for (; end - at >= 16; at += 16) {
-		unsigned lane = first_lane(structural(load(at)));
-		if (lane < 16)
-			return at + lane;
-	}
-	while (at < end && !is_structural((signed char)*at))
-		at++;
-	return at;
-}
-
-const char *json_find_either(const char *at, const char *end, char a, char b)
-{
-	for (; end - at >= 64; at += 64) {
-		bytes16 one = load(at), two = load(at + 16), three = load(at + 32), four = load(at + 48);
-		if (any((one == a) | (one == b) | (two == a) | (two == b) | (three == a) | (three == b) | (four == a) |
-				(four == b)))
-			break;
-	}
-	for (; end - at >= 16; at += 16) {
-		bytes16 v = load(at);
-		unsigned lane = first_lane((v == a) | (v == b));
-		if (lane < 16)
-			return at + lane;
-	}
-	while (at < end && *at != a && *at != b)
-		at++;
-	return at;
-}
-
-static inline bytes16 pair_at(const char *at, char a, char b)
-{
-	return (load(at) == a) & (load(at + 1) == b);
-}
-
-const char *json_find_pair(const char *at, const char *end, char a, char b)
-{
-	for (; end - at >= 65; at += 64)
-		if (any(pair_at(at, a, b) | pair_at(at + 16, a, b) | pair_at(at + 32, a, b) | pair_at(at + 48, a, b)))
-			break;
-	for (; end - at >= 17; at += 16) {
-		unsigned lane = first_lane(pair_at(at, a, b));
-		if (lane < 16)
-			return at + lane;
-	}
-	for (; end - at >= 2; at++)
-		if (at[0] == a && at[1] == b)
-			return at;
-	return end;
 }
 
 static inline bool is_blank(char c)
@@ -202,6 +127,7 @@ static void open_container(struct json_scan *s, const struct json_reader *reader
 	if (s->depth <= JSON_LEVELS)
 		s->path[s->depth] = (uint8_t)key;
 	s->depth++;
+	s->tokens++;
 	s->key = JSON_NO_KEY;
 	if (key != JSON_NO_KEY && reader->open)
 		reader->open(context, s, key, at);
@@ -214,6 +140,17 @@ static void close_container(struct json_scan *s)
 	if (s->depth)
 		s->depth--;
 	s->key = JSON_NO_KEY;
+	s->tokens++;
+}
+
+/* The next one is mostly near. */
+static inline const char *find_structural(const char *at, const char *end)
+{
+	const char *near = end - at > 8 ? at + 8 : end;
+	for (; at < near; at++)
+		if (*at == '"' || (signed char)*at >= '[')
+			return at;
+	return scan_structural(at, end);
 }
 
 static const char *take_between(struct json_scan *s, const struct json_reader *reader, void *context, const char *at,
@@ -279,12 +216,15 @@ static const char *take_string(struct json_scan *s, const struct json_reader *re
 	const char *end)
 {
 	const char *quote = at;
-	while ((quote = find_quote(quote, end)) && odd_backslashes(at, quote, s->odd_backslashes))
+	while ((quote = find_quote(quote, end)) && odd_backslashes(at, quote, s->odd_backslashes)) {
+		s->tokens++;
 		quote++;
+	}
 	const char *stop = quote ? quote : end;
 	if (reader->string && (reader->all_strings || (s->is_value && s->key != JSON_NO_KEY)))
 		reader->string(context, s, (enum json_key)(s->is_value ? s->key : JSON_NO_KEY), at, (size_t)(stop - at));
 	if (quote) {
+		s->tokens++;
 		s->odd_backslashes = false;
 		end_string(s, at, (size_t)(quote - at));
 		return quote + 1;
@@ -350,7 +290,7 @@ static const char *take_scalar(struct json_scan *s, const struct json_reader *re
 	return stop;
 }
 
-void json_scan_feed(struct json_scan *s, const struct json_reader *reader, void *context, const char *at,
+const char *json_scan_feed(struct json_scan *s, const struct json_reader *reader, void *context, const char *at,
 	size_t length)
 {
 	const char *end = at + length;
@@ -358,6 +298,8 @@ void json_scan_feed(struct json_scan *s, const struct json_reader *reader, void 
 		switch ((enum state)s->state) {
 		case BETWEEN:
 			at = take_between(s, reader, context, at, end);
+			if (s->depth < s->floor)
+				return at;
 			break;
 		case STRING:
 			at = take_string(s, reader, context, at, end);
@@ -373,6 +315,13 @@ void json_scan_feed(struct json_scan *s, const struct json_reader *reader, void 
 			break;
 		}
 	}
+	return end;
+}
+
+bool json_scan_may_leave(const struct json_scan *s)
+{
+	bool long_string = s->state == STRING && (s->is_value || s->name_length == JSON_NAME_MAX);
+	return !s->watched && (s->state == BETWEEN || long_string);
 }
 
 bool json_whole_number(const char *at, size_t length, uint32_t *value)

@@ -44,6 +44,8 @@ enum { JSON_LEVELS = 4, JSON_NAME_MAX = 32 };
 struct json_scan {
 	uint64_t depth;              /* open objects and arrays */
 	uint64_t watched;            /* set by the reader: cleared when the container of this depth ends */
+	uint64_t floor;              /* set by the reader: behind the end of the container of this depth feeding stops */
+	uint32_t tokens;             /* strings, brackets and escaped quotes so far: what scanning costs */
 	uint8_t state;               /* private, as what follows */
 	uint8_t key;                 /* of the value that comes next */
 	uint8_t name_key;            /* what the last string would be as a key */
@@ -66,8 +68,8 @@ struct json_reader {
 	bool all_strings; /* also keys, and strings without a known key */
 };
 
-/* Zeroed memory is a scan before its first byte. */
-void json_scan_feed(struct json_scan *s, const struct json_reader *reader, void *context, const char *at, size_t length);
+/* Zeroed memory is a scan before its first byte. Returns the end, or the place where it stopped (see floor). */
+const char *json_scan_feed(struct json_scan *s, const struct json_reader *reader, void *context, const char *at, size_t length);
 
 /* 1: in the root object (or in an element of an array at the root). */
 static inline uint64_t json_level(const struct json_scan *s)
@@ -85,9 +87,7 @@ static inline enum json_key json_parent(const struct json_scan *s, unsigned leve
 /* Digits, perhaps with a fraction of zeros. false: anything else, or above UINT32_MAX. */
 bool json_whole_number(const char *at, size_t length, uint32_t *value) __attribute__((warn_unused_result));
 
-/* The first of two bytes, or end. */
-const char *json_find_either(const char *at, const char *end, char a, char b);
-/* The first place where b follows a, or end. */
-const char *json_find_pair(const char *at, const char *end, char a, char b);
+/* Not in what may be a key, before a value, or in what is watched: nothing that counts is cut if the rest is not fed. */
+bool json_scan_may_leave(const struct json_scan *s);
 
 #endif

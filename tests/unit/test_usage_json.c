@@ -1,4 +1,4 @@
-/* usage_json: every key of the table is found, numbers, and the searches at every offset. */
+/* usage_json: every key of the table is found; numbers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -73,34 +73,11 @@ static void test_numbers(void **state)
 	}
 }
 
-static void test_searches(void **state)
-{
-	char text[200];
-	(void)state;
-	for (size_t length = 0; length <= sizeof text; length++) {
-		memset(text, '.', sizeof text);
-		const char *end = text + length;
-		assert_ptr_equal(json_find_either(text, end, 'a', 'b'), end);
-		assert_ptr_equal(json_find_pair(text, end, 'a', 'b'), end);
-		for (size_t at = 0; at < length; at++) {
-			memset(text, '.', sizeof text);
-			text[at] = at % 2 ? 'a' : 'b';
-			assert_ptr_equal(json_find_either(text, end, 'a', 'b'), text + at);
-			text[at] = 'a';
-			assert_ptr_equal(json_find_pair(text, end, 'a', 'b'), end);
-			if (at + 1 < sizeof text)
-				text[at + 1] = 'b';
-			assert_ptr_equal(json_find_pair(text, end, 'a', 'b'), at + 1 < length ? text + at : end);
-		}
-	}
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_keys),
 		cmocka_unit_test(test_numbers),
-		cmocka_unit_test(test_searches),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
