@@ -1,11 +1,13 @@
 /* fuzz_usage: any bytes as an answer, in any pieces. The first byte picks kind and coding, the second the
- * pieces. However a plain answer is cut, the same is read from it. */
+ * pieces. However a plain answer is cut, the same is read from it. Then the same bytes as a text that is left to the
+ * search that early. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "path/usage.h"
+#include "path/usage_text.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -29,6 +31,22 @@ static struct usage usage_of_pieces(const char *type, const char *coding, const 
 	return u;
 }
 
+static void search(const char *bytes, size_t length, size_t piece)
+{
+	struct usage_text t = {0};
+	usage_text_begin(&t, (uint32_t)piece);
+	for (size_t at = 0; at < length; at += piece) {
+		size_t take = length - at < piece ? length - at : piece;
+		char *copy = malloc(take);
+		CHECK(copy);
+		memcpy(copy, bytes + at, take);
+		usage_text_feed(&t, copy, take);
+		free(copy);
+	}
+	usage_text_end(&t);
+	CHECK(t.skipped <= length && t.text_bytes <= length);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char *const types[] = {"application/json", "text/event-stream"};
@@ -45,5 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		CHECK(whole.input_known == cut.input_known && whole.output_known == cut.output_known &&
 			whole.input_tokens == cut.input_tokens && whole.output_tokens == cut.output_tokens &&
 			whole.output_estimate == cut.output_estimate);
+	search((const char *)data + 2, size - 2, piece);
+	search((const char *)data + 2, size - 2, 1 + size / 2);
 	return 0;
 }
