@@ -1,4 +1,4 @@
-/* usage_json: every key of the table is found; numbers. */
+/* usage_json: every key of the table is found, and numbers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
