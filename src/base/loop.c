@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 
 enum { EVENTS_PER_TURN = 256 };
 
@@ -44,13 +44,6 @@ struct loop {
 	struct loop_watch mail_watch;
 };
 
-uint64_t loop_now_us(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
-}
-
 uint64_t loop_now_ms(const struct loop *l)
 {
 	return l->now_ms;
@@ -64,7 +57,7 @@ struct loop *loop_new(void)
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	l->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	CHECK(l->epoll_fd >= 0 && l->event_fd >= 0);
-	l->now_ms = loop_now_us() / 1000;
+	l->now_ms = (uint64_t)clock_monotonic_ms();
 	l->tasks_tail = &l->tasks;
 	l->mail_tail = &l->mail;
 	pthread_mutex_init(&l->mail_lock, NULL);
@@ -320,7 +313,7 @@ void loop_run(struct loop *l)
 	while (!l->stopping) {
 		int count = epoll_wait(l->epoll_fd, events, EVENTS_PER_TURN, wait_ms(l));
 		CHECK(count >= 0 || errno == EINTR);
-		l->now_ms = loop_now_us() / 1000;
+		l->now_ms = (uint64_t)clock_monotonic_ms();
 		for (int i = 0; i < count; i++) {
 			struct loop_watch *w = events[i].data.ptr;
 			if (w->fd >= 0)

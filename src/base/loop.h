@@ -41,9 +41,8 @@ void loop_free(struct loop *l);
 void loop_run(struct loop *l);  /* until loop_stop() */
 void loop_stop(struct loop *l); /* any thread */
 
-/* Monotonic time, read once a turn. loop_now_us() reads the clock. */
+/* Monotonic time (base/clock.h), read once a turn. */
 uint64_t loop_now_ms(const struct loop *l);
-uint64_t loop_now_us(void);
 
 bool loop_watch_edge(struct loop *l, struct loop_watch *w, int fd);
 bool loop_watch_level(struct loop *l, struct loop_watch *w, int fd, uint32_t events); /* again to change */

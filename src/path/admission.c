@@ -17,6 +17,7 @@
 #include <hiredis/hiredis.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "path/admission_internal.h"
 #include "state/journal.h"
@@ -246,7 +247,7 @@ static void choose_any(struct admission_ticket *t)
 static bool decide_without_redis(struct admission_ticket *t)
 {
 	double numbers[ANSWER_NUMBERS];
-	atomic_store(&t->owner->node->outage_ms, loop_now_us() / 1000);
+	atomic_store(&t->owner->node->outage_ms, clock_monotonic_ms());
 	switch (t->owner->node->policy) {
 	case ADMISSION_DENY:
 		refuse(t, PROBLEM_REDIS_UNAVAILABLE, 1000);
@@ -264,8 +265,8 @@ static bool decide_without_redis(struct admission_ticket *t)
 static bool remembers_outage(const struct admission *a)
 {
 	enum { A_WHILE_MS = ADMISSION_SPAN_MS + 1000 };
-	uint64_t outage_ms = atomic_load(&a->node->outage_ms);
-	return outage_ms && outage_ms + A_WHILE_MS > loop_now_us() / 1000;
+	int64_t outage_ms = (int64_t)atomic_load(&a->node->outage_ms);
+	return outage_ms && outage_ms + A_WHILE_MS > clock_monotonic_ms();
 }
 
 static bool ask(struct admission_ticket *t, bool all_keys)

@@ -30,7 +30,7 @@ enum { ADMISSION_NAME_MAX = 256, ADMISSION_LEASE_MS = 45000, ADMISSION_RENEW_MS 
 
 struct admission_item {
 	struct admission_item *next;
-	uint32_t hash;
+	uint64_t hash;
 	char *name;
 };
 

@@ -9,12 +9,8 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "path/admission_internal.h"
-
-static uint64_t now_ms(void)
-{
-	return loop_now_us() / 1000;
-}
 
 /* One idle subject's memory goes with each new one. */
 static void sweep(struct admission_node *node, uint64_t now)
@@ -53,7 +49,7 @@ static struct admission_local *local_of(struct admission_ticket *t)
 	t->local = local_named(node, t->subject);
 	t->local->tickets++;
 	if (node->subjects.count > before)
-		sweep(node, now_ms());
+		sweep(node, clock_monotonic_ms());
 	return t->local;
 }
 
@@ -104,12 +100,12 @@ void admission_local_note(struct admission_ticket *t)
 		return;
 	pthread_mutex_lock(&t->owner->node->lock);
 	if (t->stages & STAGE_SUBJECT && !t->local_event && !t->local_place)
-		take_subject(t, now_ms());
+		take_subject(t, clock_monotonic_ms());
 	if (t->key != SIZE_MAX)
-		take_key(t, t->key, now_ms());
+		take_key(t, t->key, clock_monotonic_ms());
 	if (t->stages & STAGE_QUEUE)
-		admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping), t->mapping, now_ms(),
-			true);
+		admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping), t->mapping,
+			clock_monotonic_ms(), true);
 	pthread_mutex_unlock(&t->owner->node->lock);
 }
 
@@ -232,7 +228,8 @@ bool admission_local_check(struct admission_ticket *t, double numbers[ANSWER_NUM
 {
 	pthread_mutex_lock(&t->owner->node->lock);
 	memset(numbers, 0, ANSWER_NUMBERS * sizeof *numbers);
-	numbers[ANSWER_VERDICT] = t->stages & STAGE_SUBJECT ? check_subject(t, now_ms(), numbers) : VERDICT_ADMITTED;
+	numbers[ANSWER_VERDICT] =
+		t->stages & STAGE_SUBJECT ? check_subject(t, clock_monotonic_ms(), numbers) : VERDICT_ADMITTED;
 	pthread_mutex_unlock(&t->owner->node->lock);
 	return numbers[ANSWER_VERDICT] == VERDICT_ADMITTED;
 }
@@ -241,7 +238,7 @@ void admission_local_choose(struct admission_ticket *t, double numbers[ANSWER_NU
 {
 	admission_pool_offer(t, true);
 	pthread_mutex_lock(&t->owner->node->lock);
-	uint64_t now = now_ms();
+	uint64_t now = clock_monotonic_ms();
 	memset(numbers, 0, ANSWER_NUMBERS * sizeof *numbers);
 	numbers[ANSWER_VERDICT] = check_key(t, now, numbers);
 	take_choice(t, now, numbers);
@@ -253,7 +250,7 @@ void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NU
 	if (t->stages & STAGE_POOL)
 		admission_pool_offer(t, true);
 	pthread_mutex_lock(&t->owner->node->lock);
-	uint64_t now = now_ms(), at = now;
+	uint64_t now = clock_monotonic_ms(), at = now;
 	memset(numbers, 0, ANSWER_NUMBERS * sizeof *numbers);
 	int verdict = t->stages & STAGE_SUBJECT ? check_subject(t, now, numbers) : VERDICT_ADMITTED;
 	if (verdict == VERDICT_ADMITTED && t->stages & STAGE_QUEUE)

@@ -5,12 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <hiredis/hiredis.h>
 
 #include "base/buf.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/embedded.h"
 #include "path/admission_internal.h"
 
@@ -247,8 +247,7 @@ bool admission_call_key(struct admission_ticket *t, enum admission_outcome outco
 
 static double today(const struct admission *a)
 {
-	int64_t now_ms =
-		a->redis_offset_ms ? a->redis_offset_ms + (int64_t)loop_now_ms(a->loop) : (int64_t)time(NULL) * 1000;
+	int64_t now_ms = a->redis_offset_ms ? a->redis_offset_ms + (int64_t)loop_now_ms(a->loop) : clock_unix_ms();
 	return (double)(now_ms / 86400000);
 }
 

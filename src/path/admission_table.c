@@ -4,17 +4,10 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "path/admission_internal.h"
 
-static uint32_t hash_of(const char *name)
-{
-	uint32_t h = 2166136261u; /* FNV-1a */
-	for (; *name; name++)
-		h = (h ^ (unsigned char)*name) * 16777619u;
-	return h;
-}
-
-static struct admission_item *find(const struct admission_table *t, const char *name, uint32_t hash)
+static struct admission_item *find(const struct admission_table *t, const char *name, uint64_t hash)
 {
 	struct admission_item *item = t->size ? t->buckets[hash & (t->size - 1)] : NULL;
 	while (item && (item->hash != hash || strcmp(item->name, name) != 0))
@@ -24,7 +17,7 @@ static struct admission_item *find(const struct admission_table *t, const char *
 
 struct admission_item *admission_table_find(const struct admission_table *t, const char *name)
 {
-	return find(t, name, hash_of(name));
+	return find(t, name, hash_text(HASH_START, name));
 }
 
 static void grow(struct admission_table *t)
@@ -46,7 +39,7 @@ static void grow(struct admission_table *t)
 
 struct admission_item *admission_table_get(struct admission_table *t, const char *name, size_t size)
 {
-	uint32_t hash = hash_of(name);
+	uint64_t hash = hash_text(HASH_START, name);
 	struct admission_item *item = find(t, name, hash);
 	if (item)
 		return item;

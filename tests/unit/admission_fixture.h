@@ -23,6 +23,7 @@
 #include <hiredis/hiredis.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "path/admission.h"
 #include "state/redis_sync.h"
 #include "state/redis_url.h"
@@ -65,11 +66,6 @@ static inline void fresh_client(struct limits limits)
 static inline void pause_ms(long ms)
 {
 	nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
-}
-
-static inline uint64_t clock_ms(void)
-{
-	return loop_now_us() / 1000;
 }
 
 static inline int start_server(void **state)
@@ -243,7 +239,7 @@ static inline void note(struct admission_request *rq, bool decided)
 	pthread_mutex_lock(&lock);
 	j->decided |= decided;
 	j->waiting |= !decided;
-	j->at_ms = clock_ms();
+	j->at_ms = clock_monotonic_ms();
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);
 }
