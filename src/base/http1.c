@@ -152,19 +152,23 @@ static const char *parse_field(struct http_field *field, const char *line, size_
 	return NULL;
 }
 
-/* What Connection names goes no further either; a message's framing and Host are not its to name. */
-static void mark_named_hops(struct http_head *head, const struct http_field *connection)
+/* What Connection names goes no further either; a message's framing and Host are not its to name. false: it
+ * names more than there can be, which would only cost time: names by fields. */
+static bool mark_named_hops(struct http_head *head, const struct http_field *connection, unsigned *names)
 {
 	const char *at = connection->value;
 	struct http_span name;
 	while (next_element(&at, connection->value + connection->value_length, &name)) {
+		if (++*names > HTTP_FIELDS_MAX)
+			return false;
 		for (unsigned i = 0; i < head->field_count; i++) {
 			struct http_field *f = &head->fields[i];
-			if (f->name_length == name.length && f->id != HTTP_CONTENT_LENGTH && f->id != HTTP_HOST &&
+			if (!f->hop && f->name_length == name.length && f->id != HTTP_CONTENT_LENGTH && f->id != HTTP_HOST &&
 				strncasecmp(f->name, name.at, name.length) == 0)
 				f->hop = true;
 		}
 	}
+	return true;
 }
 
 static enum http_parse malformed(const char **reason, const char *text)
@@ -200,9 +204,10 @@ static enum http_parse parse_fields(struct http_head *head, const char *start, c
 		head->field_count++;
 		at = next;
 	}
+	unsigned names = 0;
 	for (unsigned i = 0; i < head->field_count; i++)
-		if (head->fields[i].id == HTTP_CONNECTION)
-			mark_named_hops(head, &head->fields[i]);
+		if (head->fields[i].id == HTTP_CONNECTION && !mark_named_hops(head, &head->fields[i], &names))
+			return malformed(reason, "Connection names more fields than there can be");
 	return HTTP_COMPLETE;
 }
 

@@ -238,6 +238,8 @@ static enum step take_bytes(struct exchange *ex, char *data, size_t length)
 		return take_head(ex, data, length);
 	if (!buf_append(&ex->partial, data, length))
 		return exchange_fail(ex, PROBLEM_OUT_OF_MEMORY, NULL);
+	if (!memchr(data, '\n', length) && buf_length(&ex->partial) <= HTTP_LINE_MAX)
+		return STEP_STAY; /* no line more than before */
 	return take_head(ex, ex->partial.data + ex->partial.start, buf_length(&ex->partial));
 }
 

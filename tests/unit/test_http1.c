@@ -487,11 +487,30 @@ static void test_words(void **state)
 	assert_string_equal(http_reason_phrase(599), "");
 }
 
+/* Each name is looked for among all fields: a head full of them would cost milliseconds. */
+static void test_names_in_connection(void **state)
+{
+	static struct http_head head;
+	static char raw[HTTP_FIELDS_BYTES_MAX];
+	(void)state;
+	for (size_t count = HTTP_FIELDS_MAX; count <= HTTP_FIELDS_MAX + 1; count++) {
+		size_t length = (size_t)sprintf(raw, "GET / HTTP/1.1\r\nHost: a\r\nz: 1\r\nConnection: b,,");
+		for (size_t i = 2; i < count; i++)
+			length += (size_t)sprintf(raw + length, "%sb", i % 10 ? "," : "\r\nConnection: ");
+		length += (size_t)sprintf(raw + length, "\r\nConnection: Z\r\n\r\n");
+		bool fine = count <= HTTP_FIELDS_MAX;
+		assert_int_equal(http_parse_request(&head, raw, length, NULL), fine ? HTTP_COMPLETE : HTTP_MALFORMED);
+		if (fine)
+			assert_true(head.fields[1].hop);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_requests),
 		cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_names_in_connection),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_request_bodies),
 		cmocka_unit_test(test_hosts),
