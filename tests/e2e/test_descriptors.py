@@ -1,5 +1,5 @@
-"""No descriptor is left: what is open goes on, what cannot be begun is told so, nothing spins, and with the
-descriptors everything comes back."""
+"""No descriptor is left, or no more connections are allowed: what is open goes on, what cannot be begun is
+told so or waits, nothing spins, and with room everything comes back."""
 
 from __future__ import annotations
 
@@ -99,3 +99,20 @@ def test_connecting_outlives_a_lack_of_descriptors(spare):
             server.accept().send("HTTP/1.1 204 No\r\n\r\n")
             assert client.read_response().status == 204
     full.close()
+
+
+def test_no_more_than_max_connections():
+    """Who comes later waits, unread, and gets its answer once there is room."""
+    with Gateway(API_PROXY_MAX_CONNECTIONS="3") as gateway:
+        holders = [gateway.connect() for _ in range(3)]
+        for holder in holders:
+            assert holder.request("GET", "/health").status == 200
+        waiting = [gateway.connect() for _ in range(5)]
+        for client in waiting:
+            client.send(request_bytes("GET", "/health", [("Connection", "close")]))
+        before = cpu_seconds(gateway.pid)
+        assert waiting[0].silent(1)
+        assert cpu_seconds(gateway.pid) - before < 0.2
+        for holder in holders:
+            holder.close()
+        assert [client.read_response().status for client in waiting] == [200] * 5

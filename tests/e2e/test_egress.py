@@ -12,7 +12,7 @@ from support.egress import EgressProxy
 from support.gateway import Gateway, https_gateway
 from support.process import eventually
 from support.vendor import Vendor
-from support.wire import Broken, RawClient, RawServer
+from support.wire import Broken, RawClient, RawServer, request_bytes
 
 
 def trusting(authority, **settings):
@@ -89,6 +89,62 @@ def test_proxy_that_is_away_is_502():
         url = gone.url
     with Gateway(HTTPS_PROXY=url) as gateway:
         assert gateway.get(gateway.route("https://vendor.test") + "/").status == 502
+
+
+BROKEN_PROXIES = {
+    "nothing": b"",
+    "part of a line": b"HTTP/1.1 200",
+    "garbage": b"garbage\r\n\r\n",
+    "endless head": b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000,
+    "part of a body": b"HTTP/1.1 503 No\r\nContent-Length: 100000\r\n\r\nx",
+    "part of a chunk": b"HTTP/1.1 502 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    "to go on": b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
+}
+
+
+@pytest.fixture(scope="module")
+def behind_proxy():
+    with RawServer() as proxy, Gateway(HTTPS_PROXY=proxy.url, HTTP_PROXY=proxy.url) as gateway:
+        gateway.map("/v", "https://vendor.test", connect_timeout_seconds=1)
+        gateway.map("/six", "http://[::1]:81/base")
+        yield gateway, proxy
+
+
+@pytest.mark.parametrize("then", ("close", "reset", "stay"))
+@pytest.mark.parametrize("said", BROKEN_PROXIES)
+def test_proxy_that_misbehaves_is_told(behind_proxy, said, then):
+    gateway, proxy = behind_proxy
+    client = gateway.connect()
+    client.send(request_bytes("GET", "/v"))
+    tunnel = proxy.accept()
+    assert tunnel.read_head().line == b"CONNECT vendor.test:443 HTTP/1.1"
+    try:
+        tunnel.send(BROKEN_PROXIES[said])
+    except OSError:
+        pass
+    if then != "stay":
+        getattr(tunnel, then)()
+    assert client.read_response().status in (502, 504)
+    if then == "stay":
+        assert tunnel.wait_end(1) in ("fin", "rst")
+
+
+def test_hang_up_while_the_proxy_is_silent(behind_proxy):
+    gateway, proxy = behind_proxy
+    client = gateway.connect()
+    client.send(request_bytes("GET", "/v"))
+    tunnel = proxy.accept()
+    tunnel.read_head()
+    client.reset()
+    assert tunnel.wait_end(1) in ("fin", "rst")
+
+
+def test_proxy_for_an_ipv6_target(behind_proxy):
+    gateway, proxy = behind_proxy
+    client = gateway.connect()
+    client.send(request_bytes("GET", "/six/a"))
+    head = proxy.accept().read_head()
+    assert head.line == b"GET http://[::1]:81/base/a HTTP/1.1" and head.get("host") == "[::1]:81"
 
 
 # -- TLS

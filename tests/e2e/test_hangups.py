@@ -217,6 +217,38 @@ def test_timeout_in_a_body_breaks_it_off(gateway, server):
     assert upstream.wait_end(WITHIN)
 
 
+TIME_IS_UP = {
+    "part of a head": ((), b"HTTP/1.1 200 OK\r\nX"),
+    "a promise": ((), b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "an upload": ((("Content-Length", "100"),), b""),
+    "an expectation": ((("Content-Length", "100"), ("Expect", "100-continue")), b""),
+}
+
+
+@pytest.mark.parametrize("begun", TIME_IS_UP)
+def test_timeout_whatever_has_begun_is_504(gateway, server, begun):
+    fields, said = TIME_IS_UP[begun]
+    prefix = gateway.route(server.url, timeout_seconds=1)
+    client = gateway.connect()
+    client.send(request_bytes("POST" if fields else "GET", prefix, fields))
+    upstream = server.accept()
+    upstream.read_head()
+    upstream.send(said)
+    assert client.read_response().status == 504
+    assert upstream.wait_end(1) in ("fin", "rst")
+
+
+def test_timeout_while_the_client_reads_nothing(gateway, server):
+    prefix = gateway.route(server.url, timeout_seconds=1)
+    client = gateway.connect(receive_buffer=4096)
+    client.send(request_bytes("GET", prefix))
+    upstream = server.accept()
+    upstream.read_head()
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+    upstream.send_until_blocked(b"a" * 65536, 0.3)
+    assert upstream.wait_end(2) in ("fin", "rst")
+
+
 def test_timeout_spares_what_is_in_time(gateway, server):
     prefix = gateway.route(server.url, timeout_seconds=1)
     client = gateway.connect()

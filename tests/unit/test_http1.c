@@ -490,7 +490,6 @@ static void test_words(void **state)
 /* Each name is looked for among all fields: a head full of them would cost milliseconds. */
 static void test_names_in_connection(void **state)
 {
-	static struct http_head head;
 	static char raw[HTTP_FIELDS_BYTES_MAX];
 	(void)state;
 	for (size_t count = HTTP_FIELDS_MAX; count <= HTTP_FIELDS_MAX + 1; count++) {
