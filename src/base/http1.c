@@ -104,6 +104,20 @@ bool http_connection_has(const struct http_head *head, const char *token)
 	return false;
 }
 
+bool http_upgrades_to(const struct http_head *head, const char *protocol)
+{
+	bool named = false;
+	for (unsigned i = 0; i < head->field_count; i++) {
+		const struct http_field *f = &head->fields[i];
+		if (f->id != HTTP_UPGRADE)
+			continue;
+		if (named || !http_span_is(f->value, f->value_length, protocol))
+			return false;
+		named = true;
+	}
+	return named && http_connection_has(head, "upgrade");
+}
+
 /* One line from `at`: its length without the line end, *next behind it. false: not all there. */
 static bool take_line(const char *at, const char *end, size_t *length, const char **next)
 {

@@ -94,6 +94,8 @@ enum http_parse http_parse_response(struct http_head *head, const char *data, si
 
 const struct http_field *http_find(const struct http_head *head, enum http_field_id id); /* the first one */
 bool http_connection_has(const struct http_head *head, const char *token); /* in any Connection field */
+/* To this protocol alone? What is offered besides would be spoken unseen in a tunnel. */
+bool http_upgrades_to(const struct http_head *head, const char *protocol);
 bool http_span_is(const char *at, size_t length, const char *text); /* without regard to case */
 /* Is `token` in a comma list? */
 bool http_list_has(const char *list, size_t length, const char *token);

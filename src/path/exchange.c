@@ -361,24 +361,6 @@ static bool method_is(const struct exchange *ex, const char *name)
 	return ex->request->method.length == strlen(name) && memcmp(ex->request->method.at, name, strlen(name)) == 0;
 }
 
-/* WebSocket and nothing else: what is offered besides would be spoken unseen in the tunnel. */
-static bool asks_for_websocket(const struct exchange *ex)
-{
-	const struct http_head *head = ex->request;
-	bool named = false;
-	if (ex->http10 || !ex->up.body.done || !method_is(ex, "GET"))
-		return false;
-	for (unsigned i = 0; i < head->field_count; i++) {
-		const struct http_field *f = &head->fields[i];
-		if (f->id != HTTP_UPGRADE)
-			continue;
-		if (named || !http_span_is(f->value, f->value_length, "websocket"))
-			return false;
-		named = true;
-	}
-	return named && http_connection_has(head, "upgrade");
-}
-
 static void note_connection(struct exchange *ex)
 {
 	const struct http_head *head = ex->request;
@@ -389,7 +371,7 @@ static void note_connection(struct exchange *ex)
 	ex->head_method = method_is(ex, "HEAD");
 	for (size_t i = 0; i < sizeof idempotent_methods / sizeof idempotent_methods[0]; i++)
 		ex->idempotent |= method_is(ex, idempotent_methods[i]);
-	ex->websocket = asks_for_websocket(ex);
+	ex->websocket = !ex->http10 && ex->up.body.done && method_is(ex, "GET") && http_upgrades_to(head, "websocket");
 	ex->expects = expect && !ex->http10 && !ex->up.body.done &&
 		http_list_has(expect->value, expect->value_length, "100-continue");
 }
