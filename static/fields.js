@@ -38,7 +38,7 @@ function healthOf(key) {
 	const health = key.health || {};
 	const kind = { ok: 'ok', cooling: 'bad', trial: 'warn' }[health.state] || '';
 	const known = ['ok', 'cooling', 'trial', 'disabled'].includes(health.state);
-	const details = [health.until ? t('health.until', { at: format.clock(health.until) }) : '', health.reason || ''].filter(Boolean);
+	const details = [health.until ? t('health.until', { at: format.clock(health.until) }) : '', health.reason === health.state ? '' : health.reason || ''].filter(Boolean);
 	return h('span', {}, badge(known ? t('state.' + health.state) : String(health.state || format.NONE), kind),
 		details.length ? h('span', { class: 'muted small detail' }, details.join(' · ')) : null);
 }

@@ -1,5 +1,5 @@
 /* store_internal: what the parts of state/store share: store.c (the operations), store_load.c (what
- * Redis has), store_document.c (whole configurations). Everything under the store's mutex. */
+ * Redis has), store_commit.c (what goes there), store_document.c (whole configurations). Everything under the store's mutex. */
 #ifndef APIPROXY_STATE_STORE_INTERNAL_H
 #define APIPROXY_STATE_STORE_INTERNAL_H
 
@@ -13,8 +13,9 @@ struct subjects;
 #define STORE_CHANNEL "apiproxy:changed"
 #define STORE_MARKER "apiproxy:bootstrapped"
 #define STORE_JWT_SECRET "apiproxy:jwt_secret"
+#define STORE_CONTENT "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER
 
-enum { STORE_DEADLINE_MS = 500 }; /* for each wait; loads and whole configurations have more */
+enum { STORE_DEADLINE_MS = 500, STORE_BULK_DEADLINE_MS = 5000 }; /* for each wait; loads and whole configurations have more */
 
 struct image_entry {
 	char *field, *value; /* a NUL follows each */
@@ -70,6 +71,12 @@ enum store_result store_load_if_changed(struct store *s, struct faults *faults);
 /* The same, and main WATCHes the hashes (one kind, or all: SCHEMA_KINDS) since before. */
 enum store_result store_begin(struct store *s, enum schema_kind kind, struct faults *faults);
 
+/* ---- store_commit.c ---- */
+struct redisReply;
+/* Frees a reply; false where it is none or an error, which goes to faults. */
+bool store_accept(struct redis_sync *r, struct redisReply *take_reply, struct faults *faults);
+uint64_t store_generation(const struct redisReply *marker); /* 0: there is none */
+
 struct store_change {
 	const char *field, *value; /* value NULL: deleted */
 };
@@ -78,6 +85,11 @@ enum commit_result store_commit(struct store *s, enum schema_kind kind, const st
 	struct faults *faults);
 /* Replaces all hashes after store_begin(…, SCHEMA_KINDS). */
 enum commit_result store_commit_all(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults);
+/* Only where Redis is still empty: whoever comes second finds it filled. */
+bool store_fill(struct store *s, const struct image images[SCHEMA_KINDS], uint64_t generation, struct faults *faults);
+/* What this node knows of these kinds goes back to a Redis that has lost it. found: its marker, 0 or that of
+ * a node that began anew. What was written since by hand stays and wins; what that node filled in does not. */
+enum commit_result store_put_back(struct store *s, const bool kinds[SCHEMA_KINDS], uint64_t found, struct faults *faults);
 
 /* ---- store_entry.c: one entry and its secret ---- */
 /* What is stored under an id: NULL where it is not there or (entry) not good. The entry is the caller's. */

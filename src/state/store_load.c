@@ -26,32 +26,11 @@
 enum {
 	LOAD_ROUNDS_MAX = 5,
 	BEGIN_ROUNDS_MAX = 50,
-	HSET_ENTRIES = 256,
-	BULK_DEADLINE_MS = 5000,
-	LARGE_ENTRIES = 10000
+	LARGE_ENTRIES = 10000,
+	ANEW_MS = 60000,
 };
 
 #define ALL_KEYS "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER " " STORE_JWT_SECRET
-#define CONTENT_KEYS "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER
-
-static enum commit_result fail_commit(struct store *s, struct faults *faults)
-{
-	faults_add(faults, NULL, "Redis is not available: %s", redis_sync_error(s->main));
-	s->guard = -1;
-	return COMMIT_FAILED;
-}
-
-/* Frees a reply; false where it is none or an error, which goes to faults. */
-static bool accept(struct redis_sync *r, redisReply *take_reply, struct faults *faults)
-{
-	bool ok = take_reply && take_reply->type != REDIS_REPLY_ERROR;
-	if (!take_reply)
-		faults_add(faults, NULL, "Redis is not available: %s", redis_sync_error(r));
-	else if (!ok)
-		faults_add(faults, NULL, "Redis says: %s", take_reply->str);
-	freeReplyObject(take_reply);
-	return ok;
-}
 
 /* ---- the guard ---- */
 
@@ -94,7 +73,7 @@ static enum guard_state look(struct store *s, struct faults *faults)
 {
 	int resting = s->guard == 0 ? 1 : 0, watching = s->guard;
 	struct redis_sync *next = s->guards[resting];
-	if (!accept(next, watch_all(next), faults)) {
+	if (!store_accept(next, watch_all(next), faults)) {
 		s->guard = -1;
 		return GUARD_FAILED;
 	}
@@ -104,20 +83,21 @@ static enum guard_state look(struct store *s, struct faults *faults)
 
 /* ---- reading all ---- */
 
-enum { REPLY_MARKER = SCHEMA_KINDS, REPLY_JWT_SECRET, REPLY_COUNT };
+enum { REPLY_MARKER = SCHEMA_KINDS, REPLY_JWT_SECRET, REPLY_TIME, REPLY_COUNT };
 
 static redisReply *read_all(struct store *s, struct faults *faults)
 {
 	/* A WATCH that is still there must not stop what only reads. */
 	static const char *const commands[] = {"UNWATCH", "MULTI", "HGETALL apiproxy:mappings", "HGETALL apiproxy:keys",
-		"HGETALL apiproxy:clients", "HGETALL apiproxy:users", "GET " STORE_MARKER, "GET " STORE_JWT_SECRET, "EXEC"};
+		"HGETALL apiproxy:clients", "HGETALL apiproxy:users", "GET " STORE_MARKER, "GET " STORE_JWT_SECRET, "TIME",
+		"EXEC"};
 	enum { COUNT = sizeof(commands) / sizeof(*commands) };
 	bool ok = redis_sync_connect(s->main);
-	redis_sync_set_deadline(s->main, BULK_DEADLINE_MS); /* that Redis answers at all, the guard has seen */
+	redis_sync_set_deadline(s->main, STORE_BULK_DEADLINE_MS); /* that Redis answers at all, the guard has seen */
 	for (size_t i = 0; ok && i < COUNT; i++)
 		ok = redis_sync_append(s->main, commands[i]);
 	for (size_t i = 0; ok && i < COUNT - 1; i++)
-		ok = accept(s->main, redis_sync_read(s->main), faults);
+		ok = store_accept(s->main, redis_sync_read(s->main), faults);
 	redisReply *all = ok ? redis_sync_read(s->main) : NULL;
 	redis_sync_set_deadline(s->main, STORE_DEADLINE_MS);
 	if (all && all->type == REDIS_REPLY_ARRAY && all->elements == REPLY_COUNT)
@@ -139,143 +119,32 @@ static bool has_entries(const redisReply *all)
 	return false;
 }
 
-/* 0: no marker. What is no number is as old as can be. */
-static uint64_t generation_of(const redisReply *marker)
+/* Redis' own clock, in ms: nodes have only that one in common. */
+static uint64_t clock_of(const redisReply *all)
 {
-	uint64_t generation = marker->type == REDIS_REPLY_STRING ? strtoull(marker->str, NULL, 10) : 0;
-	return generation || marker->type == REDIS_REPLY_NIL ? generation : 1;
+	const redisReply *time = all->element[REPLY_TIME];
+	if (time->type != REDIS_REPLY_ARRAY || time->elements != 2)
+		return 1;
+	return strtoull(time->element[0]->str, NULL, 10) * 1000 + strtoull(time->element[1]->str, NULL, 10) / 1000;
 }
 
-/* Redis' own clock, in ms: of two generations the older one is told by it. 0: faults. */
-static uint64_t new_generation(struct store *s, struct faults *faults)
+/* Has Redis lost what this node knows? There is no marker, or the one of a node that has just begun
+ * anew. One that did so long ago is the configuration by now, and this node was away. */
+static bool is_lost(const struct store *s, const redisReply *all, uint64_t found)
 {
-	redisReply *time = redis_sync_command(s->main, "TIME");
-	uint64_t generation = 0;
-	if (time && time->type == REDIS_REPLY_ARRAY && time->elements == 2)
-		generation =
-			strtoull(time->element[0]->str, NULL, 10) * 1000 + strtoull(time->element[1]->str, NULL, 10) / 1000;
-	return accept(s->main, time, faults) ? generation : 0;
+	return s->generation && (!found || (found > s->generation && clock_of(all) < found + ANEW_MS));
 }
 
-/* ---- filling an empty Redis ---- */
+/* ---- an empty Redis ---- */
 
-/* In pieces, not to build one command of everything. *count: of the commands that went out. */
-static bool append_hash(struct store *s, enum schema_kind kind, const struct image *image, size_t *count)
-{
-	const char *arguments[2 + 2 * HSET_ENTRIES] = {"HSET", schema_infos[kind].redis};
-	size_t lengths[2 + 2 * HSET_ENTRIES] = {4, strlen(schema_infos[kind].redis)};
-	for (size_t i = 0; i < image->count; ++*count) {
-		int used = 2;
-		for (; i < image->count && used < 2 + 2 * HSET_ENTRIES; i++) {
-			const struct image_entry *entry = &image->entries[i];
-			lengths[used] = entry->field_length;
-			arguments[used++] = entry->field;
-			lengths[used] = entry->value_length;
-			arguments[used++] = entry->value;
-		}
-		if (!redis_sync_append_argv(s->main, used, arguments, lengths))
-			return false;
-	}
-	return true;
-}
-
-/* Only the entries that are not there. */
-static bool append_missing(struct store *s, enum schema_kind kind, const struct image *image, size_t *count)
-{
-	for (size_t i = 0; i < image->count; i++, ++*count) {
-		const struct image_entry *entry = &image->entries[i];
-		const char *arguments[] = {"HSETNX", schema_infos[kind].redis, entry->field, entry->value};
-		size_t lengths[] = {6, strlen(schema_infos[kind].redis), entry->field_length, entry->value_length};
-		if (!redis_sync_append_argv(s->main, 4, arguments, lengths))
-			return false;
-	}
-	return true;
-}
-
-/* Reads the replies of what was queued since MULTI, count of them, and EXEC's. */
-static enum commit_result finish_commit(struct store *s, size_t count, struct faults *faults)
-{
-	bool ok = true;
-	for (size_t i = 0; i < count && ok; i++)
-		ok = accept(s->main, redis_sync_read(s->main), faults);
-	redisReply *exec = ok ? redis_sync_read(s->main) : NULL;
-	if (exec && exec->type == REDIS_REPLY_NIL) {
-		freeReplyObject(exec);
-		return COMMIT_LOST;
-	}
-	for (size_t i = 0; exec && exec->type == REDIS_REPLY_ARRAY && ok && i < exec->elements; i++) {
-		ok = exec->element[i]->type != REDIS_REPLY_ERROR;
-		if (!ok)
-			faults_add(faults, NULL, "Redis says: %s", exec->element[i]->str);
-	}
-	if (!ok)
-		freeReplyObject(exec);
-	else
-		ok = accept(s->main, exec, faults);
-	if (!ok)
-		redis_sync_close(s->main);
-	return ok ? COMMIT_DONE : COMMIT_FAILED;
-}
-
-/* The rest of a transaction that fills Redis, after count commands. */
-static enum commit_result commit_filled(struct store *s, bool ok, size_t count, uint64_t generation,
-	bool replace_secret, struct faults *faults)
-{
-	if (ok && s->jwt_secret && !*s->given_jwt_secret) {
-		ok = redis_sync_append(s->main,
-			replace_secret ? "SET " STORE_JWT_SECRET " %s" : "SET " STORE_JWT_SECRET " %s NX", s->jwt_secret);
-		count++;
-	}
-	ok = ok && redis_sync_append(s->main, "SET " STORE_MARKER " %llu", (unsigned long long)generation) &&
-		redis_sync_append(s->main, "EXEC");
-	enum commit_result result = ok ? finish_commit(s, count + 2, faults) : fail_commit(s, faults);
-	redis_sync_set_deadline(s->main, STORE_DEADLINE_MS);
-	return result;
-}
-
-static enum commit_result commit_all(struct store *s, const struct image images[SCHEMA_KINDS], uint64_t generation,
-	struct faults *faults)
-{
-	size_t count = 0;
-	redis_sync_set_deadline(s->main, BULK_DEADLINE_MS);
-	bool ok = redis_sync_append(s->main, "MULTI");
-	for (int kind = 0; ok && kind < SCHEMA_KINDS; kind++) {
-		const char *name = schema_infos[kind].redis;
-		ok = redis_sync_append(s->main, "DEL %s", name) && append_hash(s, kind, &images[kind], &count) &&
-			redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", name);
-		count += 2;
-	}
-	return commit_filled(s, ok, count, generation, false, faults);
-}
-
-enum commit_result store_commit_all(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults)
-{
-	return commit_all(s, images, s->generation ? s->generation : 1, faults);
-}
-
-/* Only where it is still empty: whoever comes second finds it filled. */
-static bool fill(struct store *s, const struct image images[SCHEMA_KINDS], struct faults *faults)
-{
-	uint64_t generation = new_generation(s, faults);
-	if (!generation || !accept(s->main, redis_sync_command(s->main, "WATCH " CONTENT_KEYS), faults))
-		return false;
-	redisReply *exists = redis_sync_command(s->main, "EXISTS " CONTENT_KEYS);
-	bool empty = exists && exists->type == REDIS_REPLY_INTEGER && exists->integer == 0;
-	if (!accept(s->main, exists, faults))
-		return false;
-	if (!empty)
-		return accept(s->main, redis_sync_command(s->main, "UNWATCH"), faults);
-	return commit_all(s, images, generation, faults) != COMMIT_FAILED;
-}
-
-static bool bootstrap(struct store *s, struct faults *faults)
+static bool bootstrap(struct store *s, const redisReply *all, struct faults *faults)
 {
 	struct image images[SCHEMA_KINDS] = {0};
 	struct faults wrong = {0};
 	bool ok = store_read_bootstrap(s, images, &wrong);
 	const char *from = *s->bootstrap_file ? s->bootstrap_file : "the built-in list";
 	if (ok) {
-		ok = fill(s, images, faults);
+		ok = store_fill(s, images, clock_of(all), faults);
 		if (ok)
 			log_info("config", "the store was empty: filled with %zu mappings from %s", images[SCHEMA_MAPPING].count,
 				from);
@@ -291,29 +160,12 @@ static bool bootstrap(struct store *s, struct faults *faults)
 	return ok;
 }
 
-/* Redis has lost what this node knows: there is no marker, or that of a node that began anew (found).
- * What was written since by hand stays and wins; what a node that began anew filled in does not. */
 static bool restore(struct store *s, const redisReply *all, uint64_t found, struct faults *faults)
 {
-	size_t count = 0;
-	if (!accept(s->main, redis_sync_command(s->main, "WATCH " STORE_MARKER), faults))
-		return false;
-	redisReply *marker = redis_sync_command(s->main, "GET " STORE_MARKER);
-	bool same = marker && generation_of(marker) == found;
-	if (!accept(s->main, marker, faults))
-		return false;
-	if (!same) /* another node was quicker */
-		return accept(s->main, redis_sync_command(s->main, "UNWATCH"), faults);
-	redis_sync_set_deadline(s->main, BULK_DEADLINE_MS);
-	bool ok = redis_sync_append(s->main, "MULTI");
-	for (int kind = 0; ok && kind < SCHEMA_KINDS; kind++) {
-		if (all->element[kind]->type != REDIS_REPLY_ARRAY)
-			continue; /* take_over() tells it */
-		ok = (found ? append_hash : append_missing)(s, kind, &s->images[kind], &count) &&
-			redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", schema_infos[kind].redis);
-		count++;
-	}
-	enum commit_result result = commit_filled(s, ok, count, s->generation, found != 0, faults);
+	bool hashes[SCHEMA_KINDS];
+	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
+		hashes[kind] = all->element[kind]->type == REDIS_REPLY_ARRAY; /* else take_over() tells it */
+	enum commit_result result = store_put_back(s, hashes, found, faults);
 	if (result == COMMIT_DONE)
 		journal_add("config",
 			"Redis came back empty: this node keeps its %zu mappings, %zu keys, %zu clients and %zu users, and writes "
@@ -323,12 +175,10 @@ static bool restore(struct store *s, const redisReply *all, uint64_t found, stru
 	return result != COMMIT_FAILED;
 }
 
-static bool set_marker(struct store *s, struct faults *faults)
+static bool set_marker(struct store *s, const redisReply *all, struct faults *faults)
 {
-	uint64_t generation = new_generation(s, faults);
-	return generation &&
-		accept(s->main, redis_sync_command(s->main, "SET " STORE_MARKER " %llu NX", (unsigned long long)generation),
-			faults);
+	return store_accept(s->main,
+		redis_sync_command(s->main, "SET " STORE_MARKER " %llu NX", (unsigned long long)clock_of(all)), faults);
 }
 
 /* ---- vendor keys found in plain text ---- */
@@ -363,15 +213,15 @@ static char *sealed_value(struct store *s, const struct image_entry *entry)
 static bool seal_one(struct store *s, const struct image_entry *entry, const char *value, struct faults *faults)
 {
 	struct store_change change = {entry->field, value};
-	if (!accept(s->main, redis_sync_command(s->main, "WATCH apiproxy:keys"), faults))
+	if (!store_accept(s->main, redis_sync_command(s->main, "WATCH apiproxy:keys"), faults))
 		return false;
 	redisReply *now = redis_sync_command(s->main, "HGET apiproxy:keys %s", entry->field);
 	bool same = now && now->type == REDIS_REPLY_STRING && now->len == entry->value_length &&
 		memcmp(now->str, entry->value, now->len) == 0;
-	if (!accept(s->main, now, faults))
+	if (!store_accept(s->main, now, faults))
 		return false;
 	if (!same)
-		return accept(s->main, redis_sync_command(s->main, "UNWATCH"), faults);
+		return store_accept(s->main, redis_sync_command(s->main, "UNWATCH"), faults);
 	return store_commit(s, SCHEMA_KEY, &change, 1, faults) != COMMIT_FAILED;
 }
 
@@ -410,7 +260,7 @@ static char *find_jwt_secret(struct store *s, const redisReply *shared, struct f
 	if (shared->type == REDIS_REPLY_STRING && shared->len)
 		return check_strdup(shared->str);
 	char *made = secrets_new_token(), *secret = NULL;
-	if (accept(s->main, redis_sync_command(s->main, "SET " STORE_JWT_SECRET " %s NX", made), faults)) {
+	if (store_accept(s->main, redis_sync_command(s->main, "SET " STORE_JWT_SECRET " %s NX", made), faults)) {
 		redisReply *now = redis_sync_command(s->main, "GET " STORE_JWT_SECRET);
 		if (now && now->type == REDIS_REPLY_STRING && now->len)
 			secret = check_strdup(now->str);
@@ -446,7 +296,10 @@ static bool take_over(struct store *s, const redisReply *all, struct faults *fau
 			s->images[kind] = image;
 	}
 	s->loaded = true;
-	s->generation = generation_of(all->element[REPLY_MARKER]);
+	uint64_t found = store_generation(all->element[REPLY_MARKER]);
+	if (s->generation && found != s->generation)
+		journal_add("config", "Redis has another configuration, which replaces the one that this node knew");
+	s->generation = found;
 	if (any)
 		store_rebuild(s, changed);
 	return true;
@@ -461,12 +314,12 @@ static bool load_round(struct store *s, bool *again, struct faults *faults)
 	*again = false;
 	if (!all)
 		return false;
-	uint64_t found = generation_of(all->element[REPLY_MARKER]);
-	if (s->generation && (!found || found > s->generation)) {
+	uint64_t found = store_generation(all->element[REPLY_MARKER]);
+	if (is_lost(s, all, found)) {
 		ok = restore(s, all, found, faults);
 		*again = ok;
 	} else if (!found && (has_entries(all) || !s->bootstrap_failed)) {
-		ok = has_entries(all) ? set_marker(s, faults) : bootstrap(s, faults);
+		ok = has_entries(all) ? set_marker(s, all, faults) : bootstrap(s, all, faults);
 		*again = ok; /* the guard has seen it */
 	} else {
 		if (all->element[SCHEMA_KEY]->type == REDIS_REPLY_ARRAY)
@@ -531,9 +384,9 @@ enum store_result store_load_if_changed(struct store *s, struct faults *faults)
 static bool watch(struct store *s, enum schema_kind kind, struct faults *faults)
 {
 	redisReply *reply = kind == SCHEMA_KINDS ?
-		redis_sync_command(s->main, "WATCH " CONTENT_KEYS) :
+		redis_sync_command(s->main, "WATCH " STORE_CONTENT) :
 		redis_sync_command(s->main, "WATCH %s " STORE_MARKER, schema_infos[kind].redis);
-	return accept(s->main, reply, faults);
+	return store_accept(s->main, reply, faults);
 }
 
 /* Nodes that change things at the same time would else keep each other from it. */
@@ -558,19 +411,4 @@ enum store_result store_begin(struct store *s, enum schema_kind kind, struct fau
 	}
 	faults_add(faults, NULL, "The configuration changes faster than it can be read; try again");
 	return STORE_UNAVAILABLE;
-}
-
-enum commit_result store_commit(struct store *s, enum schema_kind kind, const struct store_change *changes,
-	size_t count, struct faults *faults)
-{
-	const char *hash = schema_infos[kind].redis;
-	bool ok = redis_sync_append(s->main, "MULTI");
-	for (size_t i = 0; ok && i < count; i++)
-		ok = changes[i].value ?
-			redis_sync_append(s->main, "HSET %s %s %s", hash, changes[i].field, changes[i].value) :
-			redis_sync_append(s->main, "HDEL %s %s", hash, changes[i].field);
-	ok = ok && redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", hash) && redis_sync_append(s->main, "EXEC");
-	if (!ok)
-		return fail_commit(s, faults);
-	return finish_commit(s, count + 2, faults);
 }

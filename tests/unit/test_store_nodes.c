@@ -92,6 +92,28 @@ static void test_a_new_node_is_quicker(void **state)
 	store_free(fresh);
 }
 
+/* This node was away while the others began anew. */
+static void test_a_node_that_was_away_for_long(void **state)
+{
+	struct store *s = *state;
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
+	unsigned long long generation = strtoull(redis_fixture_do(&redis, "GET apiproxy:bootstrapped"), NULL, 10);
+	assert_true(generation > 1000);
+	/* As if this node's were two minutes older. */
+	char older[32];
+	snprintf(older, sizeof(older), "%llu", generation - 120000);
+	redis_fixture_do(&redis, "SET apiproxy:bootstrapped %s", older);
+	assert_true(is_routed(s, "/x"));
+	size_t told = count_in_journal("Redis has another configuration");
+	redis_fixture_do(&redis, "FLUSHALL");
+	snprintf(older, sizeof(older), "%llu", generation - 60001);
+	redis_fixture_do(&redis, "SET apiproxy:bootstrapped %s", older);
+	redis_fixture_do(&redis, "HSET apiproxy:mappings /anew http://h");
+	assert_false(is_routed(s, "/x"));
+	assert_true(is_routed(s, "/anew"));
+	assert_int_equal(count_in_journal("Redis has another configuration"), told + 1);
+}
+
 static void test_hung_redis(void **state)
 {
 	assert_true(is_routed(*state, "/openai"));
@@ -207,6 +229,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_redis_that_comes_back_empty, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_redis_that_comes_back_with_something_else, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_new_node_is_quicker, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_node_that_was_away_for_long, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_hung_redis, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_nodes_race, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_shares_the_jwt_secret, set_up, tear_down),
