@@ -315,6 +315,14 @@ enum step step_next_key(struct exchange *ex)
 
 /* ---- settle ---- */
 
+/* No answer came of this attempt, and that was not the client's doing: a body that broke, grew too large
+ * or did not come. */
+static bool vendor_failed(const struct exchange *ex)
+{
+	bool client_owes = !ex->up.body.done && !buf_length(&ex->up.pending) && !ex->up_failed;
+	return ex->problem == PROBLEM_UPSTREAM_ERROR || (ex->problem == PROBLEM_UPSTREAM_TIMEOUT && !client_owes);
+}
+
 void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 {
 	struct managed *m = ex->managed;
@@ -336,7 +344,7 @@ void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 		.outcome = ADMISSION_NOTHING,
 		.status = ex->status,
 	};
-	if (m->admission.key && !m->reported && !ex->client_gone && ex->sent_us)
+	if (m->admission.key && !m->reported && !ex->client_gone && ex->sent_us && vendor_failed(ex))
 		result.outcome = ADMISSION_FAILED;
 	admission_settle(&m->admission, &result);
 }

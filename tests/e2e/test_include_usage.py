@@ -1,0 +1,108 @@
+"""include_usage: the one case in which a body is changed, and only that one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from support.managed import Nodes, bearer
+from support.wire import chunked, request_bytes
+
+# The body, and what is put in. Everything else stays byte for byte.
+ALL, FIRST, ONLY = b'"stream_options":{"include_usage":true},', b'"include_usage":true,', b'"include_usage":true'
+CHANGED = [
+    (b'{"model":"m","messages":[],"stream":true}', ALL),
+    (b' {\n "stream" : true , "messages":[{"content":"\xc3\xa4 \\u00e4 \\/"}], "n": 1.0e0 }\n', ALL),
+    (b'{"prompt":"x","stream":true}', ALL),
+    (b'{"messages":[{"stream_options":{"include_usage":true}}],"stream":true}', ALL),
+    (b'{"messages":[],"stream":true,"stream_options":{}}', ONLY),
+    (b'{"messages":[],"stream":true,"stream_options":{ }}', ONLY),
+    (b'{"messages":[],"stream_options":{"include_obfuscation":false},"stream":true}', FIRST),
+    (b'{"messages":[],"stream_options": {\t"x":{"y":[1]}},"stream":true}', FIRST),
+]
+REPLACED = [
+    (b'{"messages":[],"stream":true,"stream_options":null,"n":1}', b"null", b'{"include_usage":true}'),
+    (b'{"messages":[],"stream":true,"stream_options":{"include_usage":false,"x":1}}', b"false", b"true"),
+]
+KEPT = [
+    b'{"messages":[],"stream":true,"stream_options":{"include_usage":true}}',
+    b'{"messages":[],"stream":false}',
+    b'{"messages":[],"stream":"true"}',
+    b'{"messages":[]}',
+    b'{"input":"x","stream":true}',
+    b'{"messages":[],"stream":true',
+    b"[]",
+    b"",
+    b"not JSON",
+    gzip.compress(b'{"messages":[],"stream":true}'),
+]
+FRAMINGS = ["length", "chunked", "bytes"]
+
+
+@pytest.fixture(scope="module")
+def one():
+    with Nodes(1) as nodes:
+        yield nodes
+
+
+def send(one, vendor, prefix: str, body: bytes, framing: str, fields=()):
+    """What reached the vendor; the connection goes on after it."""
+    client = one[0].connect()
+    if framing == "chunked":
+        parts = [part for part in (body[:5], body[5:]) if part]
+        client.send(request_bytes("POST", prefix + "/x", [*fields, ("Transfer-Encoding", "chunked")], chunked(*parts)))
+    elif framing == "bytes":
+        client.send_pieces(request_bytes("POST", prefix + "/x", fields, body))
+    else:
+        client.send(request_bytes("POST", prefix + "/x", fields, body))
+    assert client.read_response().status == 200
+    assert client.request("GET", prefix + "/y", fields).status == 200
+    received = vendor.received[0]
+    framed = [received.request.head.all("content-length"), received.request.head.all("transfer-encoding")]
+    assert framed == ([[], ["chunked"]] if framing == "chunked" else [[str(len(received.body))], []])
+    return received
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("body, put_in", CHANGED)
+def test_it_is_put_in(one, vendor, body, put_in, framing):
+    sent = send(one, vendor, one.map(vendor.url, include_usage=True), body, framing).body
+    assert json.loads(sent)["stream_options"]["include_usage"] is True
+    assert put_in in sent and sent.replace(put_in, b"", 1) == body
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("body, old, new", REPLACED)
+def test_it_replaces(one, vendor, body, old, new, framing):
+    sent = send(one, vendor, one.map(vendor.url, include_usage=True), body, framing).body
+    assert sent == body.replace(old, new, 1)
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("body", KEPT)
+def test_others_are_kept(one, vendor, body, framing):
+    assert send(one, vendor, one.map(vendor.url, include_usage=True), body, framing).body == body
+
+
+def test_with_a_token_limit_too(one, vendor):
+    """The body is read for both; it leaves once."""
+    prefix = one.map(vendor.url, include_usage=True, auth="required")
+    fields = bearer(one.client(input_tpm=1000, output_tpm=1000))
+    body, put_in = CHANGED[0]
+    assert send(one, vendor, prefix, body, "length", fields).body.replace(put_in, b"", 1) == body
+
+
+@pytest.mark.parametrize("size, changed", [(500_000, True), (900_000, True), (1_100_000, False), (3_000_000, False)])
+def test_what_cannot_be_held_is_kept(one, vendor, size, changed):
+    body = json.dumps({"messages": [{"content": "x" * size}], "stream": True}).encode()
+    sent = send(one, vendor, one.map(vendor.url, include_usage=True), body, "length").body
+    assert (sent != body) == changed and sent.replace(ALL, b"", 1) == body
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "gemini"])
+def test_other_dialects_are_kept(one, vendor, dialect):
+    body = CHANGED[0][0]
+    prefix = one.map(vendor.url, include_usage=True, dialect=dialect)
+    assert send(one, vendor, prefix, body, "length").body == body
