@@ -190,6 +190,9 @@ static bool start_child(struct embedded_redis *r)
 		"--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-min-size", "16mb",
 		"--notify-keyspace-events", "Kgh$x", "--set-proc-title", "no", NULL};
 	/* clang-format on */
+	/* Whoever removes the directories under it gets them again, and the nodes' configuration in them. */
+	if (!data_dir_make(r->directory) || (r->socket_directory && !is_private_directory(r->socket_directory)))
+		return false;
 	int log_fd = open_log(r);
 	if (log_fd < 0)
 		return false;

@@ -170,6 +170,21 @@ static void test_replaced_when_it_hangs(void **state)
 	embedded_redis_stop(r);
 }
 
+static void test_directory_that_was_removed(void **state)
+{
+	(void)state;
+	struct embedded_redis *r = embedded_redis_start(&settings);
+	assert_non_null(r);
+	char *command = check_printf("rm -rf %s/redis", settings.server_data_dir);
+	assert_int_equal(system(command), 0);
+	free(command);
+	int killed = embedded_redis_pid(r);
+	assert_int_equal(kill(killed, SIGKILL), 0);
+	wait_for_another(r, killed, 5);
+	expect(embedded_redis_url(r), "PING", "PONG");
+	embedded_redis_stop(r);
+}
+
 /* A process that is killed takes even a server that hangs along, and the next one starts at once. */
 static void test_ends_with_its_parent(void **state)
 {
@@ -230,6 +245,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_start_and_data, begin),
 		cmocka_unit_test_setup(test_lock, begin), cmocka_unit_test_setup(test_restart, begin),
 		cmocka_unit_test_setup(test_replaced_when_it_hangs, begin),
+		cmocka_unit_test_setup(test_directory_that_was_removed, begin),
 		cmocka_unit_test_setup(test_ends_with_its_parent, begin), cmocka_unit_test_setup(test_deep_directory, begin),
 		cmocka_unit_test_setup(test_odd_directory, begin)};
 	int failed = cmocka_run_group_tests_name("embedded_redis", tests, enter, leave);
