@@ -70,10 +70,9 @@ static void read_section(enum schema_kind kind, const cJSON *list, cJSON *entrie
 		char *place = check_printf("%s[%zu]", info->section, i);
 		cJSON *entry = schema_create(kind, item, place, faults);
 		CHECK(cJSON_AddItemToArray(entries, entry ? entry : cJSON_CreateNull()));
-		if (entry) {
-			ids[i] = schema_id(kind, entry);
-			digests[i] = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "key_sha256"));
-		}
+		const cJSON *named = entry ? entry : item; /* a faulty one may be a repeated one, too */
+		ids[i] = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(named, info->id_field));
+		digests[i] = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(named, "key_sha256"));
 		free(place);
 		i++;
 	}
@@ -264,8 +263,39 @@ static enum store_result replace(struct store *s, struct document *d, bool *lost
 	return result;
 }
 
+/* An entry that is faulty is not resolved: does it lack its secret besides? */
+static void tell_missing_secret(const struct store *s, enum schema_kind kind, const cJSON *item, size_t index,
+	struct faults *faults)
+{
+	const struct schema_info *info = &schema_infos[kind];
+	const char *secret = kind == SCHEMA_KEY ? "key" : kind == SCHEMA_USER ? "password" : NULL;
+	const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, info->id_field));
+	if (!secret || !cJSON_IsObject(item) || cJSON_GetObjectItemCaseSensitive(item, secret))
+		return;
+	cJSON *stored = id ? store_find_entry(s, kind, id) : NULL;
+	if (!stored) {
+		char *place = check_printf("%s[%zu].%s", info->section, index, secret);
+		faults_add(faults, place, "is required: none is stored under this %s", info->id_field);
+		free(place);
+	}
+	cJSON_Delete(stored);
+}
+
+static void tell_faulty_section(const struct store *s, enum schema_kind kind, const cJSON *list, const cJSON *entries,
+	struct faults *faults)
+{
+	const cJSON *item = list ? list->child : NULL, *entry;
+	size_t i = 0;
+	cJSON_ArrayForEach(entry, entries) {
+		if (cJSON_IsNull(entry))
+			tell_missing_secret(s, kind, item, i, faults);
+		item = item->next;
+		i++;
+	}
+}
+
 /* Of a document that is refused anyway: what else is wrong with it. */
-static void tell_missing_secrets(struct store *s, struct document *d, struct faults *faults)
+static void tell_missing_secrets(struct store *s, const cJSON *json, struct document *d, struct faults *faults)
 {
 	struct faults none = {0};
 	pthread_mutex_lock(&s->mutex);
@@ -277,6 +307,9 @@ static void tell_missing_secrets(struct store *s, struct document *d, struct fau
 				CHECK(cJSON_AddItemToObject(user, "password_hash", password));
 		}
 		resolve_document(s, d, faults);
+		for (int kind = 0; kind < SCHEMA_KINDS; kind++)
+			tell_faulty_section(s, kind, cJSON_GetObjectItemCaseSensitive(json, schema_infos[kind].section),
+				d->sections[kind], faults);
 	}
 	pthread_mutex_unlock(&s->mutex);
 	faults_fini(&none);
@@ -291,7 +324,7 @@ enum store_result store_replace_all(struct store *s, const cJSON *json, cJSON **
 	if (lost)
 		hash_passwords(&given);
 	else
-		tell_missing_secrets(s, &given, faults);
+		tell_missing_secrets(s, json, &given, faults);
 	for (int tries = 0; lost && tries < TRIES_MAX; tries++) {
 		struct document d = {0};
 		for (int kind = 0; kind < SCHEMA_KINDS; kind++)

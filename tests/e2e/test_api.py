@@ -583,6 +583,21 @@ def test_every_fault_is_listed_with_its_place(api):
     assert api.api("GET", "/api/config").json() == before
 
 
+def test_a_faulty_entry_is_looked_at_to_its_end(api):
+    """What it lacks, and whether it repeats another one, is told beside its first fault."""
+    bad = {
+        "mappings": [{"prefix": "/m", "target": "x"}, {"prefix": "/m", "target": "http://127.0.0.1:9"}],
+        "keys": [{"id": "k", "weight": -1, "pool": "p"}, 5],
+        "clients": [{"id": "c", "key_sha256": "zz"}, {"id": "c"}],
+        "users": [{"username": "u", "rpm": "many"}, "u"],
+    }
+    message = error(api.api("PUT", "/api/config", bad), 400, "bad_request")
+    for place in ("mappings[0].target", "mappings[1].prefix", "keys[0].weight", "keys[0].key", "keys[1]", "clients[0].key_sha256",
+                  "clients[1].id", "users[0].rpm", "users[0].password", "users[1]"):
+        assert place in message, (place, message)
+    assert "keys[1].key" not in message and "users[1].password" not in message
+
+
 def test_hundreds_of_faults_are_listed_too(api):
     bad = [{"prefix": f"/m{number}", "target": "nonsense"} for number in range(500)]
     message = error(api.api("PUT", "/api/config", {**EMPTY, "mappings": bad}), 400, "bad_request")
