@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import threading
 import time
 
@@ -13,6 +14,7 @@ from support.vendor import Fault, Reply
 from support.wire import Broken, RawServer, chunk, request_bytes
 
 NO_ANSWER = ["close_before_head", "reset_before_head"]
+REFUSED_BY_POOL = [(429, "upstream_rate_limit"), (503, "no_upstream_key")]
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +279,47 @@ def test_an_answer_ends_the_one_that_waits(one):
         second.send(chunk(b"word"))
         head, _ = client.read_response_head()
         assert b" 200 " in head.line and client.read_chunk() == b"word"
+
+
+@pytest.mark.concurrency
+def test_whatever_happens_the_last_answer_is_the_clients(one, vendor):
+    """Many at once, each try with a fate of its own: what came last for a request is what its client gets."""
+    fates = random.Random(20)
+    given: dict[str, list[tuple[int, bytes] | None]] = {}
+    lock = threading.Lock()
+
+    def talk(connection, received):
+        with lock:
+            fate = fates.choice(["answer", "fail", "fail", "close", "reset"])
+            status = 200 if fate == "answer" else fates.choice([401, 403, 429, 500, 502, 503, 504, 529])
+            body = fates.randbytes(fates.choice([0, 10, 70_000, 300_000]))
+            whole = fate in ("answer", "fail")
+            given.setdefault(received.path, []).append((status, body) if whole else None)
+        if whole:
+            connection.send(f"HTTP/1.1 {status} Sim\r\nRetry-After: 0\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        elif fate == "reset":
+            connection.reset()
+        else:
+            connection.close()
+
+    def send(number: int):
+        size = [0, 100, 100_000, 1024 * 1024][number % 4]
+        answer = one[0].request("POST", f"{prefixes[number // 4]}/{number}", [], b"b" * size)
+        return answer.status, answer.body, answer.header("x-apiproxy-error")
+
+    prefixes = [pooled(one, vendor.url, 4) for _ in range(60)]  # keys do not last long here
+    vendor.script(*[talk] * 1000)
+    answers = at_once([lambda n=n: send(n) for n in range(240)], 16)
+    tries = 0
+    for number, (status, body, code) in enumerate(answers):
+        steps = given.get(f"/{number}", [])
+        tries += len(steps)
+        answered = [step for step in steps if step]
+        if answered:
+            assert (status, body, code) == (*answered[-1], None), (number, steps)
+        else:
+            assert (status, code) in ([(502, "upstream_error")] if steps else REFUSED_BY_POOL), (number, steps)
+    assert tries > 300, tries
 
 
 @pytest.mark.timing
