@@ -58,6 +58,16 @@ static void parse_http_proxy(struct proxy *p, CURLU *url, const char *host)
 	curl_free(password);
 }
 
+/* After these the socket is bare again. TLS to the proxy itself would have to go on around what follows. */
+static bool is_spoken(const char *scheme)
+{
+	static const char *const spoken[] = {"http", "socks4", "socks4a", "socks5", "socks5h"};
+	for (size_t i = 0; i < sizeof spoken / sizeof spoken[0]; i++)
+		if (strcasecmp(scheme, spoken[i]) == 0)
+			return true;
+	return false;
+}
+
 static bool parse_proxy(struct proxy *p, const char *value)
 {
 	char *scheme = NULL;
@@ -66,7 +76,7 @@ static bool parse_proxy(struct proxy *p, const char *value)
 	CHECK(url);
 	p->url = strstr(value, "://") ? check_strdup(value) : check_printf("http://%s", value);
 	bool fine = curl_url_set(url, CURLUPART_URL, p->url, CURLU_NON_SUPPORT_SCHEME) == CURLUE_OK &&
-		curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+		curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK && is_spoken(scheme) &&
 		curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK;
 	if (fine && strcasecmp(scheme, "http") == 0)
 		parse_http_proxy(p, url, host);
@@ -83,7 +93,9 @@ static bool init_proxy(struct proxy *p, const char *upper, const char *lower)
 		value = variable("ALL_PROXY", "all_proxy");
 	if (!value || parse_proxy(p, value))
 		return true;
-	fprintf(stderr, "apiproxy: environment %s: not a proxy URL (accepted: [http://][user:password@]host[:port])\n",
+	fprintf(stderr,
+		"apiproxy: environment %s: not a proxy URL (accepted: [SCHEME://][user:password@]host[:port]; "
+		"SCHEME: http, socks4, socks4a, socks5, socks5h)\n",
 		upper);
 	return false;
 }

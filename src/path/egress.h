@@ -3,7 +3,8 @@
  * https targets go through a CONNECT tunnel, which libcurl makes; plain http targets are asked for
  * in absolute form at an http:// proxy, as curl does; socks proxies are libcurl's for both.
  * NO_PROXY: a comma or space list of names (with their subdomains, with or without a leading dot),
- * addresses, CIDR blocks, or `*`; with ":PORT" behind it, for that port alone. A bad proxy URL stops the start. */
+ * addresses, CIDR blocks, or `*`; with ":PORT" behind it, for that port alone.
+ * A bad proxy URL stops the start; so does https://, which would need TLS in TLS. */
 #ifndef APIPROXY_PATH_EGRESS_H
 #define APIPROXY_PATH_EGRESS_H
 

@@ -147,6 +147,22 @@ def test_proxy_for_an_ipv6_target(behind_proxy):
     assert head.line == b"GET http://[::1]:81/base/a HTTP/1.1" and head.get("host") == "[::1]:81"
 
 
+def test_socks_proxy():
+    with RawServer() as proxy, Gateway(ALL_PROXY=f"socks5h://{proxy.host}") as gateway:
+        gateway.map("/v", "http://vendor.test:81/base")
+        client = gateway.connect()
+        client.send(request_bytes("GET", "/v/a"))
+        tunnel = proxy.accept()
+        assert tunnel.read_exactly(1) == b"\x05"
+        tunnel.read_exactly(tunnel.read_exactly(1)[0])
+        tunnel.send(b"\x05\x00")
+        assert tunnel.read_exactly(18) == b"\x05\x01\x00\x03\x0bvendor.test\x00Q"
+        tunnel.send(b"\x05\x00\x00\x01" + bytes(6))
+        assert tunnel.read_head().raw == b"GET /base/a HTTP/1.1\r\nHost: vendor.test:81\r\n\r\n"
+        tunnel.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        assert client.read_response().body == b"ok"
+
+
 # -- TLS
 
 

@@ -140,7 +140,8 @@ static void test_no_proxy_at_all(void **state)
 
 static void test_refused(void **state)
 {
-	static const char *const bad[] = {"http://", "http://h:99999", "http://a b:1", "://x"};
+	static const char *const bad[] = {"http://", "http://h:99999", "http://a b:1", "://x", "https://h:1",
+		"ftp://h:1"};
 	int kept = dup(2);
 	int null = open("/dev/null", O_WRONLY);
 	(void)state;
