@@ -221,7 +221,7 @@ static bool contains(struct http_span text, const char *word)
 {
 	size_t length = strlen(word);
 	for (size_t i = 0; i + length <= text.length; i++)
-		if (strncasecmp(text.at + i, word, length) == 0)
+		if ((text.at[i] | 0x20) == *word && strncasecmp(text.at + i, word, length) == 0)
 			return true;
 	return false;
 }

@@ -21,9 +21,14 @@ enum state {
 
 typedef signed char bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
 
-/* The first byte of the block whose lane is set: 16 if none is. */
+/* The first of the lanes that is set: 16 if none is. */
 static inline unsigned first_lane(bytes16 lanes)
 {
+#ifdef __SSE2__
+	typedef char lanes16 __attribute__((vector_size(16)));
+	unsigned mask = (unsigned)__builtin_ia32_pmovmskb128((lanes16)lanes);
+	return (unsigned)__builtin_ctz(mask | 1u << 16);
+#else
 	uint64_t halves[2];
 	memcpy(halves, &lanes, sizeof halves);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -34,6 +39,7 @@ static inline unsigned first_lane(bytes16 lanes)
 	if (halves[0])
 		return (unsigned)__builtin_clzll(halves[0]) / 8;
 	return halves[1] ? 8 + (unsigned)__builtin_clzll(halves[1]) / 8 : 16;
+#endif
 #endif
 }
 
@@ -53,9 +59,9 @@ static inline bool is_blank(char c)
 
 static const struct {
 	const char *name;
-	uint8_t length;
+	char first;
 } keys[JSON_KEY_COUNT] = {[JSON_NO_KEY] = {"", 0},
-#define X(id, name) [JSON_##id] = {name, sizeof name - 1},
+#define X(id, name) [JSON_##id] = {name, name[0]},
 	JSON_KEY_TABLE(X)
 #undef X
 };
@@ -88,7 +94,7 @@ static const uint8_t by_length[JSON_NAME_MAX][5] = {
 static enum json_key find_key(const char *name, size_t length)
 {
 	for (const uint8_t *key = by_length[length]; *key; key++)
-		if (keys[*key].name[0] == name[0] && memcmp(keys[*key].name, name, length) == 0)
+		if (keys[*key].first == name[0] && memcmp(keys[*key].name, name, length) == 0)
 			return (enum json_key) * key;
 	return JSON_NO_KEY;
 }
@@ -146,10 +152,12 @@ static void close_container(struct json_scan *s)
 /* The next one is mostly near. */
 static inline const char *find_structural(const char *at, const char *end)
 {
-	const char *near = end - at > 8 ? at + 8 : end;
-	for (; at < near; at++)
-		if (*at == '"' || (signed char)*at >= '[')
-			return at;
+	if (end - at >= 16) {
+		unsigned lane = first_lane((load(at) == '"') | (load(at) >= '['));
+		if (lane < 16)
+			return at + lane;
+		at += 16;
+	}
 	return scan_structural(at, end);
 }
 
@@ -183,6 +191,8 @@ static const char *take_between(struct json_scan *s, const struct json_reader *r
 static bool odd_backslashes(const char *start, const char *at, bool carried)
 {
 	const char *run = at;
+	if (run > start && run[-1] != '\\')
+		return false;
 	while (run > start && run[-1] == '\\')
 		run--;
 	return (((at - run) & 1) != 0) != (run == start && carried);
@@ -266,16 +276,25 @@ static const char *take_value(struct json_scan *s, const char *at, const char *e
 	return at;
 }
 
-static bool ends_scalar(char c)
-{
-	return c == ',' || c == '}' || c == ']' || c == '"' || c == '{' || c == '[' || c == ':' || is_blank(c);
-}
+static const bool ends_scalar[256] = {
+	[','] = true,
+	['}'] = true,
+	[']'] = true,
+	['"'] = true,
+	['{'] = true,
+	['['] = true,
+	[':'] = true,
+	[' '] = true,
+	['\t'] = true,
+	['\r'] = true,
+	['\n'] = true,
+};
 
 static const char *take_scalar(struct json_scan *s, const struct json_reader *reader, void *context, const char *at,
 	const char *end)
 {
 	const char *stop = at;
-	while (stop < end && !ends_scalar(*stop))
+	while (stop < end && !ends_scalar[(unsigned char)*stop])
 		stop++;
 	if (stop == end) {
 		keep_cut(s, at, (size_t)(end - at));
@@ -295,21 +314,30 @@ const char *json_scan_feed(struct json_scan *s, const struct json_reader *reader
 {
 	const char *end = at + length;
 	while (at < end) {
+		/* Mostly one state leads to the next below. */
 		switch ((enum state)s->state) {
 		case BETWEEN:
 			at = take_between(s, reader, context, at, end);
 			if (s->depth < s->floor)
 				return at;
-			break;
+			if (s->state != STRING || at == end)
+				break;
+			__attribute__((fallthrough));
 		case STRING:
 			at = take_string(s, reader, context, at, end);
-			break;
+			if (s->state != AFTER || at == end)
+				break;
+			__attribute__((fallthrough));
 		case AFTER:
 			at = take_after(s, at, end);
-			break;
+			if (s->state != VALUE || at == end)
+				break;
+			__attribute__((fallthrough));
 		case VALUE:
 			at = take_value(s, at, end);
-			break;
+			if (s->state != SCALAR || at == end)
+				break;
+			__attribute__((fallthrough));
 		case SCALAR:
 			at = take_scalar(s, reader, context, at, end);
 			break;
