@@ -266,6 +266,8 @@ void admission_local_let_go(struct admission_ticket *t);
 /* Fills t->candidates: the keys not tried yet, the next by weight first. all: however many. */
 void admission_pool_offer(struct admission_ticket *t, bool all);
 void admission_pool_chosen(struct admission_ticket *t, size_t key); /* of the candidates; SIZE_MAX: none */
+/* It is of no use now: the order should not have counted on it. Under node->lock. */
+void admission_pool_leave_out(struct admission_ticket *t, struct admission_pool *p, size_t key);
 void admission_pool_learn(struct admission_ticket *t, const struct admission_answer *answer);
 /* Tells this node's memory; whether Redis needs to hear of it. */
 bool admission_pool_report(struct admission_ticket *t, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms,

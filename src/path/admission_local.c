@@ -203,6 +203,7 @@ static int check_key(struct admission_ticket *t, uint64_t now, double numbers[AN
 			numbers[ANSWER_CHOICE] = (double)(c + 1);
 			return VERDICT_ADMITTED;
 		}
+		admission_pool_leave_out(t, admission_pool_of(t->owner->node, t->pool), t->candidates[c]);
 		bool first_of_kind = limited && verdict == VERDICT_NO_KEY;
 		if (limited)
 			verdict = VERDICT_KEYS_LIMITED;
@@ -273,6 +274,8 @@ void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NU
 	numbers[ANSWER_VERDICT] = verdict;
 	numbers[ANSWER_NOW] = (double)now;
 	pthread_mutex_unlock(&t->owner->node->lock);
+	if (t->stages & STAGE_POOL && verdict != VERDICT_ADMITTED)
+		admission_pool_chosen(t, SIZE_MAX);
 }
 
 /* ---- what Redis missed ---- */

@@ -7,11 +7,13 @@
  * made up for later. Redis has the last word; what it says of a key is remembered for a second, so that a
  * reset by hand is soon seen.
  * All under node->lock. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "path/admission_internal.h"
+#include "state/journal.h"
 
 enum { HINT_MS = 1000 };
 
@@ -132,8 +134,7 @@ static int64_t shrink(struct admission_ticket *t, struct admission_pool *p, size
 	return t->pool->keys[key]->weight;
 }
 
-/* It is of no use now: the order should not have counted on it. */
-static void leave_out(struct admission_ticket *t, struct admission_pool *p, size_t key)
+void admission_pool_leave_out(struct admission_ticket *t, struct admission_pool *p, size_t key)
 {
 	int64_t weight = shrink(t, p, key);
 	if (t->first_choice < p->key_count)
@@ -242,7 +243,7 @@ void admission_pool_learn(struct admission_ticket *t, const struct admission_ans
 		double wait = learnt[1] - now;
 		bool full = learnt[2] == -1;
 		if (wait > 0 && candidate != choice) {
-			leave_out(t, p, t->candidates[candidate - 1]);
+			admission_pool_leave_out(t, p, t->candidates[candidate - 1]);
 			key->not_before_ms = now_ms + (wait < HINT_MS ? (uint64_t)wait : HINT_MS);
 		}
 		key->unwell = !full || key->unwell;
@@ -254,6 +255,15 @@ void admission_pool_learn(struct admission_ticket *t, const struct admission_ans
 	pthread_mutex_unlock(&t->owner->node->lock);
 }
 
+/* Clients do not see it where another key answers. Once until it is well again: a storm is one entry. */
+static void note_failure(const struct vendor_key *key, unsigned status)
+{
+	char reason[24] = "connection failure";
+	if (status)
+		snprintf(reason, sizeof reason, "status %u", status);
+	journal_add("key", "%s (pool %s): %s", key->id, key->pool, reason);
+}
+
 bool admission_pool_report(struct admission_ticket *t, enum admission_outcome outcome, unsigned status,
 	uint64_t retry_after_ms, bool give_back)
 {
@@ -261,11 +271,14 @@ bool admission_pool_report(struct admission_ticket *t, enum admission_outcome ou
 	pthread_mutex_lock(&t->owner->node->lock);
 	struct admission_pool *p = admission_pool_of(t->owner->node, t->pool);
 	struct admission_local_key *key = &p->keys[t->key];
+	bool news = outcome >= ADMISSION_THROTTLED && !key->unwell;
 	bool tell = outcome >= ADMISSION_THROTTLED || t->trial > 0 || (outcome == ADMISSION_SUCCESS && key->unwell);
 	admission_health_apply(&key->health, (int64_t)now_ms, outcome, status, (int64_t)retry_after_ms, t->local_trial);
 	key->unwell |= outcome >= ADMISSION_THROTTLED;
 	if (give_back && t->key_local_event)
 		admission_events_adjust(&key->events, t->key_local_event, (const int64_t[3]){-1, 0, 0});
 	pthread_mutex_unlock(&t->owner->node->lock);
+	if (news)
+		note_failure(t->pool->keys[t->key], status);
 	return tell || (give_back && t->key_event > 0);
 }

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from support.managed import Nodes, ask, at_once, fault_of, name
+from support.process import eventually
 from support.vendor import Reply
 
 WEIGHTS = (5, 3, 1)
@@ -124,3 +125,28 @@ def test_tries_of_a_failover_count_for_their_keys(three, vendor):
     assert [ask(three[0], prefix).status for _ in range(2)] == [200, 200]
     assert shares(vendor, keys) == [2, 2]
     assert fault_of(ask(three[1], prefix)) == (429, "upstream_rate_limit")
+
+
+@pytest.mark.parametrize("which", ["refused", "resting"])
+def test_shares_while_redis_is_away(vendor, which):
+    """The node goes by itself; neither refusals nor a rest are made up for."""
+    with Nodes(1) as nodes:
+        prefix, pool, keys = weighted(nodes, vendor)
+        guarded, client = nodes.map(vendor.url, pool=pool, auth="required"), nodes.client(rpm=9)
+        assert ask(nodes[0], prefix).status == 200
+        nodes.redis.kill()
+        eventually(lambda: nodes[0].get("/health").json()["redis"] != "ok", 5)
+        if which == "refused":
+            answers = [fault_of(ask(nodes[0], guarded, client)) for _ in range(100)]
+            assert answers.count((429, "rate_limit")) == 91
+        else:
+            vendor.script(Reply(429, {"Retry-After": "1"}))
+            deadline = time.monotonic() + 1
+            while time.monotonic() < deadline:
+                assert ask(nodes[0], prefix).status == 200
+            time.sleep(0.1)
+        vendor.clear()
+        for _ in range(18):
+            ask(nodes[0], prefix)
+        used = shares(vendor, keys)
+        assert all(abs(got - due) <= 2 for got, due in zip(used, [10, 6, 2])), used

@@ -527,6 +527,28 @@ def test_metrics_of_keys(pair, vendor):
     assert "secret-" not in text()
 
 
+def test_failures_that_no_client_sees_are_told(pair, vendor):
+    """/errors has them, once until the key is well again: a storm does not push the others out."""
+    prefix, keys = pooled(pair, vendor, 2)
+
+    def told() -> list[str]:
+        errors = pair[0].api("GET", "/errors").json()["errors"]
+        return sorted(e["message"] for e in errors if e["source"] == "key" and any(key in e["message"] for key in keys))
+
+    pool = pair[0].api("GET", f"/api/keys/{keys[0]}").json()["pool"]
+    vendor.script(Reply(401))
+    assert ask(pair[0], prefix).status == 200
+    first = f"{keys_used(vendor)[0]} (pool {pool}): status 401"
+    assert told() == [first]
+    for key in keys:
+        assert pair[0].api("POST", f"/api/keys/{key}/reset").status == 200
+    time.sleep(1.1)
+    assert [ask(pair[0], prefix).status for _ in range(4)] == [200] * 4
+    vendor.script(*[Fault("close_before_head")] * 4)
+    assert [ask(pair[0], prefix).status for _ in range(2)] == [502, 502]
+    assert told() == sorted([first, *[f"{key} (pool {pool}): connection failure" for key in keys]])
+
+
 def test_secrets_are_nowhere(pair, vendor):
     prefix, (key,) = pooled(pair, vendor, 1)
     vendor.script(Fault("garbage"), Reply(401))
