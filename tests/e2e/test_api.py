@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from datetime import date, datetime, timezone
+from urllib.parse import quote
 
 import pytest
 
@@ -475,6 +476,20 @@ def test_a_password_is_hashed_and_never_shown(api, store):
     assert json.loads(store.client.hget("apiproxy:users", "new"))["password_hash"] == kept["password_hash"]
     assert api.api("PUT", "/api/users/new", {"password": "another"}).status == 200
     assert json.loads(store.client.hget("apiproxy:users", "new"))["password_hash"] != kept["password_hash"]
+
+
+@pytest.mark.parametrize("name", ["ann@example.com", "Zoë", "a+b=c&d", "x;y:z", "名前", "usage"])
+@pytest.mark.parametrize("safe", ["", "@+=&;:"], ids=["encoded", "as it is"])
+def test_a_name_need_not_be_an_id(api, name, safe):
+    path = "/api/users/" + quote(name, safe=safe)
+    created(api, "users", {"username": name, "password": "first"})
+    assert api.api("GET", path).json()["username"] == name
+    assert api.api("PUT", path, {"rpm": 3, "password": "second"}).json()["rpm"] == 3
+    assert api.api("GET", path + "/usage").json()["limits"]["requests"] == 3
+    login = api.request("POST", "/auth/login", (), json.dumps({"username": name, "password": "second"}))
+    assert login.status == 200
+    assert api.api("DELETE", path).status == 204
+    assert api.api("GET", path).status == 404
 
 
 def test_a_user_logs_in_as_soon_as_it_is_there(api):
