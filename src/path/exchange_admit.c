@@ -342,10 +342,11 @@ void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 		.input_tokens = usage->input_tokens,
 		.output_tokens = usage->output_tokens,
 		.outcome = ADMISSION_NOTHING,
-		.status = ex->status,
 	};
-	if (m->admission.key && !m->reported && !ex->client_gone && ex->sent_us && vendor_failed(ex))
+	if (m->admission.key && !m->reported && !ex->client_gone && ex->sent_us && vendor_failed(ex)) {
 		result.outcome = ADMISSION_FAILED;
+		count_attempt(ex, 0);
+	}
 	admission_settle(&m->admission, &result);
 }
 

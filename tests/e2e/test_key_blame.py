@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -34,9 +35,22 @@ def begin(one, server, prefix: str, headers, first: bytes):
     return client, upstream
 
 
+def unanswered(one, key: str) -> int:
+    """Tries of this key that brought no answer, as /metrics has them."""
+    text = one[0].api("GET", "/metrics").body.decode()
+    found = re.findall(rf'^apiproxy_upstream_key_requests_total{{.*key="{key}",status="0"}} (\d+)$', text, re.MULTILINE)
+    return int(found[0]) if found else 0
+
+
 def stays_well(one, key: str):
     time.sleep(0.2)
     assert one.health(key) == {"state": "ok", "until": None, "reason": ""}
+    assert unanswered(one, key) == 0
+
+
+def cools(one, key: str):
+    eventually(lambda: one.health(key)["state"] == "cooling", 2)
+    assert one.health(key)["reason"] == "connection failure" and unanswered(one, key) == 3
 
 
 def test_a_malformed_chunk(one):
@@ -96,7 +110,7 @@ def test_a_vendor_that_stays_silent(one):
             asking = Timed(lambda: ask(one[0], prefix))
             server.accept().read_request()
             assert fault_of(asking.get()) == (504, "upstream_timeout")
-        assert eventually(lambda: one.health(key)["state"] == "cooling", 2)
+        cools(one, key)
 
 
 def test_a_vendor_that_does_not_take_the_body(one):
@@ -109,7 +123,7 @@ def test_a_vendor_that_does_not_take_the_body(one):
             client.send_until_blocked(b"x" * 65536, quiet=0.2)
             assert fault_of(client.read_response()) == (504, "upstream_timeout")
             upstream.close()
-        assert eventually(lambda: one.health(key)["state"] == "cooling", 2)
+        cools(one, key)
 
 
 @pytest.mark.parametrize("kind", ["garbage", "close_in_head"])
@@ -117,4 +131,11 @@ def test_an_answer_that_is_none(one, vendor, kind):
     prefix, key = pooled(one, vendor.url)
     vendor.script(*[Fault(kind)] * 3)
     assert [fault_of(ask(one[0], prefix)) for _ in range(3)] == [(502, "upstream_error")] * 3
-    assert eventually(lambda: one.health(key)["state"] == "cooling", 2)
+    cools(one, key)
+
+
+def test_refused_connections(one):
+    with RawServer() as server:
+        prefix, key = pooled(one, server.url)
+    assert [fault_of(ask(one[0], prefix)) for _ in range(3)] == [(502, "upstream_error")] * 3
+    cools(one, key)
