@@ -4,7 +4,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
-enum { DRIFT_US = 5000 }; /* less than this is not worth a step */
+enum { DRIFT_US = 1000 }; /* less than this is not worth a step */
 
 static _Atomic int64_t ahead_us; /* 0: not heard yet */
 

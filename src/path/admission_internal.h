@@ -76,6 +76,7 @@ struct admission_place {       /* what a waiter's admission brought into the lin
 	struct admission_line *line;
 	struct loop_timer due;
 	uint64_t due_ms;           /* loop time; UINT64_MAX: no start before the waiter's patience ends */
+	int64_t doubt_ms;          /* by so much a bad clock of this machine may have it wrong until then */
 	double start;              /* Redis' time; 0: none, or a local one */
 	char name[40];             /* in Redis; "" where local */
 	bool dropped;              /* not in the line any more */

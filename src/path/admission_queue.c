@@ -13,9 +13,10 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "path/admission_internal.h"
 
-enum { STARTS_MAX = 10000 };
+enum { STARTS_MAX = 10000, DOUBT_PART = 16 };
 
 /* starts in any span_ms, so that no second has more than the rate (admission.h). */
 void admission_queue_rule(const struct mapping *m, uint64_t *starts, uint64_t *span_ms)
@@ -178,10 +179,24 @@ static void on_called(void *argument)
 	free(w);
 }
 
+/* A start is by Redis' clock, and this machine's may be slower or faster. So the timer is early by what that may
+ * come to, and then the shared clock says what is left; one that is further off was set, and is not asked. */
+static int64_t left_ms(const struct admission_place *p)
+{
+	int64_t left = (int64_t)(p->due_ms - loop_now_ms(p->owner->loop));
+	int64_t shared = (int64_t)p->start - clock_shared_ms();
+	return p->start > 0 && llabs(shared - left) <= p->doubt_ms ? shared : left;
+}
+
 /* A place that another worker's waiter gave up stays until its time and is freed by its owner. */
 static void on_start(struct loop_timer *timer)
 {
 	struct admission_place *p = container_of(timer, struct admission_place, due);
+	int64_t left = left_ms(p);
+	if (left > 0) {
+		loop_timer_set(p->owner->loop, &p->due, loop_now_ms(p->owner->loop) + (uint64_t)left);
+		return;
+	}
 	pthread_mutex_lock(&p->owner->node->lock);
 	if (!p->dropped) {
 		call_first(p->line);
@@ -227,6 +242,7 @@ void admission_queue_join(struct admission_ticket *t, int64_t delay_ms, double s
 	w->arrival = t->arrival;
 	p->due.on_due = on_start;
 	p->due_ms = delay_ms < 0 ? UINT64_MAX : loop_now_ms(a->loop) + (uint64_t)delay_ms;
+	p->doubt_ms = start > 0 && delay_ms > 0 ? delay_ms / DOUBT_PART : 0;
 	p->start = start;
 	if (!local)
 		memcpy(p->name, t->queue_name, sizeof p->name);
@@ -238,7 +254,7 @@ void admission_queue_join(struct admission_ticket *t, int64_t delay_ms, double s
 	own(a, p);
 	pthread_mutex_unlock(&a->node->lock);
 	if (delay_ms >= 0)
-		loop_timer_set(a->loop, &p->due, p->due_ms);
+		loop_timer_set(a->loop, &p->due, p->due_ms - (uint64_t)p->doubt_ms);
 	if (t->mapping->queue_timeout_ms) {
 		t->patience.on_due = on_patience;
 		loop_timer_set(a->loop, &t->patience, t->started_ms + t->mapping->queue_timeout_ms);
