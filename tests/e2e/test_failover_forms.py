@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from support.managed import Nodes, Timed, ask, fault_of, name
@@ -189,3 +191,70 @@ def test_a_retry_after_that_says_nothing(one, vendor, text):
     eventually(lambda: one.health(key)["state"] == "cooling", 2)
     answer = ask(one[0], prefix)
     assert fault_of(answer) == (429, "upstream_rate_limit") and answer.header("retry-after") in ("29", "30")
+
+
+# -- what happens meanwhile
+
+
+def send_oh(connection, status: int):
+    connection.read_request()
+    connection.send(f"HTTP/1.1 {status} Oh\r\nContent-Length: 2\r\n\r\nno")
+
+
+@pytest.mark.parametrize("policy", ["local", "deny"])
+def test_redis_hangs_between_two_tries(policy):
+    """The other keys are tried without it; where the node must not decide by itself, the last answer is what came."""
+    with Nodes(1, API_PROXY_ON_REDIS_FAILURE=policy) as one, RawServer() as server:
+        prefix = pooled(one, server.url, 3)
+        asking = Timed(lambda: ask(one[0], prefix))
+        first = server.accept()
+        one.redis.freeze()
+        send_oh(first, 500)
+        if policy == "local":
+            send_oh(server.accept(), 503)
+            last = server.accept()
+            last.read_request()
+            last.send(FINE)
+        answer = asking.get()
+        assert (answer.status, answer.body) == ((200, b"ok") if policy == "local" else (500, b"no"))
+        one.redis.thaw()
+
+
+def test_a_request_fails_over_while_draining():
+    with Nodes(1) as one, RawServer() as server:
+        prefix = pooled(one, server.url)
+        asking = Timed(lambda: ask(one[0], prefix))
+        first = server.accept()
+        one[0].signal(signal.SIGTERM)
+        eventually(lambda: "drain" in one[0].output, 5)
+        send_oh(first, 500)
+        second = server.accept()
+        second.read_request()
+        second.send(FINE)
+        assert asking.get().status == 200 and one[0].wait(10) == 0
+
+
+def test_keys_and_mapping_are_deleted_meanwhile(one):
+    """The request goes on with what it began with, or with what came: it is never left without an answer."""
+    with RawServer() as server:
+        keys = [name("form") for _ in range(2)]
+        prefix = one.map(server.url, pool=one.pool(*keys))
+        asking = Timed(lambda: ask(one[0], prefix))
+        first = server.accept()
+        for path in [*[f"/api/keys/{key}" for key in keys], "/api/mappings" + prefix]:
+            assert one[0].api("DELETE", path).status == 204
+        send_oh(first, 500)
+        if server.pending(0.5):
+            send_oh(server.accept(), 503)
+        assert asking.get().status in (500, 503) and ask(one[0], prefix).status == 404
+
+
+def test_each_of_many_keys_once(one, vendor):
+    pool, keys = name("form"), [name("form") for _ in range(70)]
+    document = one[0].api("GET", "/api/config").json()
+    document["keys"] += [{"id": key, "pool": pool, "key": "secret-" + key} for key in keys]
+    assert one[0].api("PUT", "/api/config", document).status == 200
+    prefix = one.map(vendor.url, pool=pool)
+    vendor.script(*[Reply(500)] * 69)
+    assert ask(one[0], prefix).status == 200
+    assert sorted(r.header("authorization") for r in vendor.received) == sorted(f"Bearer secret-{key}" for key in keys)
