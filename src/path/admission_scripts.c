@@ -245,10 +245,9 @@ bool admission_call_key(struct admission_ticket *t, enum admission_outcome outco
 	return sent;
 }
 
-static double today(const struct admission *a)
+static double today(void)
 {
-	int64_t now_ms = a->redis_offset_ms ? a->redis_offset_ms + (int64_t)loop_now_ms(a->loop) : clock_unix_ms();
-	return (double)(now_ms / 86400000);
+	return (double)(clock_shared_ms() / 86400000);
 }
 
 bool admission_call_settle(struct admission *a, const char *subject_key, struct admission_settlement *s,
@@ -257,7 +256,7 @@ bool admission_call_settle(struct admission *a, const char *subject_key, struct 
 	char usage_key[ADMISSION_NAME_MAX];
 	size_t numbers = 6 + (size_t)s->change_count * (sizeof *s->changes / sizeof(double));
 	snprintf(usage_key, sizeof usage_key, "apiproxy:usage:%s", strchr(subject_key, '{'));
-	s->day = today(a);
+	s->day = today();
 	for (int i = 0; i < 3; i++)
 		s->usage[i] = (double)usage[i];
 	pack(&s->day, &s->day, numbers);

@@ -236,6 +236,16 @@ def test_usage_is_of_today(nodes, guarded):
         assert sum(day["requests"] for day in days) == 3
 
 
+@pytest.mark.parametrize("offset", [-90_000, 90_000])
+def test_usage_without_limits_is_of_today_too(redis, echo, offset):
+    """Redis is not asked before such a request, so that it is not from an answer that the node knows the time."""
+    with SkewedNodes(redis, Clock(offset)) as nodes:
+        prefix, (id, key) = nodes.map(echo.url, auth="required"), nodes.client_with_id()
+        assert statuses(nodes, prefix, key) == [200]
+        days = lambda: nodes[0].api("GET", f"/api/clients/{id}/usage").json()["days"]  # noqa: E731
+        eventually(lambda: [day["requests"] for day in days()[:2]] == [1, 0], 2)
+
+
 def test_the_cluster_has_one_history(nodes, echo):
     prefix = nodes.map(echo.url)
     began = time.time()
