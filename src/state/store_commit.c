@@ -164,8 +164,21 @@ bool store_fill(struct store *s, const struct image images[SCHEMA_KINDS], uint64
 	return commit_all(s, images, generation, faults) != COMMIT_FAILED;
 }
 
+/* What was filled in but is not in the image any more. */
+static bool append_removals(struct store *s, enum schema_kind kind, const struct image *filled, size_t *count)
+{
+	for (size_t i = 0; i < filled->count; i++) {
+		if (image_find(&s->images[kind], filled->entries[i].field))
+			continue;
+		if (!redis_sync_append(s->main, "HDEL %s %s", schema_infos[kind].redis, filled->entries[i].field))
+			return false;
+		++*count;
+	}
+	return true;
+}
+
 enum commit_result store_put_back(struct store *s, const bool kinds[SCHEMA_KINDS], uint64_t found,
-	struct faults *faults)
+	const struct image filled[SCHEMA_KINDS], struct faults *faults)
 {
 	size_t count = 0;
 	if (!store_accept(s->main, redis_sync_command(s->main, "WATCH " STORE_MARKER), faults))
@@ -182,6 +195,7 @@ enum commit_result store_put_back(struct store *s, const bool kinds[SCHEMA_KINDS
 		if (!kinds[kind])
 			continue;
 		ok = (found ? append_hash : append_missing)(s, kind, &s->images[kind], &count) &&
+			append_removals(s, kind, &filled[kind], &count) &&
 			redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", schema_infos[kind].redis);
 		count++;
 	}

@@ -88,8 +88,9 @@ enum commit_result store_commit_all(struct store *s, const struct image images[S
 /* Only where Redis is still empty: whoever comes second finds it filled. */
 bool store_fill(struct store *s, const struct image images[SCHEMA_KINDS], uint64_t generation, struct faults *faults);
 /* What this node knows of these kinds goes back to a Redis that has lost it. found: its marker, 0 or that of
- * a node that began anew. What was written since by hand stays and wins; what that node filled in does not. */
-enum commit_result store_put_back(struct store *s, const bool kinds[SCHEMA_KINDS], uint64_t found, struct faults *faults);
+ * a node that began anew. What was written since by hand stays and wins; what that node filled in (filled) does not. */
+enum commit_result store_put_back(struct store *s, const bool kinds[SCHEMA_KINDS], uint64_t found,
+	const struct image filled[SCHEMA_KINDS], struct faults *faults);
 
 /* ---- store_entry.c: one entry and its secret ---- */
 /* What is stored under an id: NULL where it is not there or (entry) not good. The entry is the caller's. */

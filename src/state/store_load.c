@@ -163,9 +163,16 @@ static bool bootstrap(struct store *s, const redisReply *all, struct faults *fau
 static bool restore(struct store *s, const redisReply *all, uint64_t found, struct faults *faults)
 {
 	bool hashes[SCHEMA_KINDS];
+	struct image filled[SCHEMA_KINDS] = {0};
+	struct faults ignored = {0};
+	if (found && !store_read_bootstrap(s, filled, &ignored))
+		log_debug("config", "what a new node fills in is not known here: %s", ignored.items[0]);
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
 		hashes[kind] = all->element[kind]->type == REDIS_REPLY_ARRAY; /* else take_over() tells it */
-	enum commit_result result = store_put_back(s, hashes, found, faults);
+	enum commit_result result = store_put_back(s, hashes, found, filled, faults);
+	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
+		image_fini(&filled[kind]);
+	faults_fini(&ignored);
 	if (result == COMMIT_DONE)
 		journal_add("config",
 			"Redis came back empty: this node keeps its %zu mappings, %zu keys, %zu clients and %zu users, and writes "

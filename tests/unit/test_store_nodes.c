@@ -74,17 +74,20 @@ static void test_a_new_node_is_quicker(void **state)
 	struct store *s = *state;
 	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/x\",\"target\":\"http://h\"}"), STORE_OK);
 	assert_int_equal(update(s, SCHEMA_MAPPING, "/openai", "{\"auth\":\"required\"}"), STORE_OK);
+	assert_int_equal(remove_entry(s, SCHEMA_MAPPING, "/groq"), STORE_OK);
 	struct snapshot *before = refresh(s);
 	poll(NULL, 0, 5); /* the clock goes on */
 	redis_fixture_do(&redis, "FLUSHALL");
 	struct store *fresh = new_store(NULL);
 	assert_false(is_routed(fresh, "/x"));
+	assert_true(is_routed(fresh, "/groq"));
 	redis_fixture_do(&redis, "HSET apiproxy:mappings /new http://new");
 	for (int round = 0; round < 2; round++) {
 		assert_true(is_routed(s, "/x") && is_routed(s, "/new"));
 		struct snapshot *after = refresh(fresh);
 		assert_true(route(after, "/openai")->auth_required);
 		assert_non_null(route(after, "/x"));
+		assert_null(route(after, "/groq"));
 		assert_string_equal(snapshot_jwt_secret(after), snapshot_jwt_secret(before));
 		snapshot_unref(after);
 	}
