@@ -190,7 +190,7 @@ def test_a_retry_after_that_says_nothing(one, vendor, text):
     assert ask(one[0], prefix).status == 429
     eventually(lambda: one.health(key)["state"] == "cooling", 2)
     answer = ask(one[0], prefix)
-    assert fault_of(answer) == (429, "upstream_rate_limit") and answer.header("retry-after") in ("29", "30")
+    assert fault_of(answer) == (429, "upstream_rate_limit") and 26 <= int(answer.header("retry-after")) <= 30
 
 
 # -- what happens meanwhile

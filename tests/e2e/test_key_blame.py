@@ -80,7 +80,7 @@ def test_a_body_that_grows_too_large(one):
 def test_a_body_that_does_not_come(one):
     """The mapping's time ends while the vendor waits for the client."""
     with RawServer() as server:
-        prefix, key = pooled(one, server.url, timeout_seconds=0.3)
+        prefix, key = pooled(one, server.url, timeout_seconds=0.7)
         for _ in range(4):
             client, upstream = begin(one, server, prefix, [("Content-Length", "100")], b"abc")
             upstream.read_until(b"abc")
