@@ -90,7 +90,7 @@ def test_a_rest_is_not_made_up_for(three, vendor):
     for _ in range(18):
         ask(three[0], prefix)
     used = shares(vendor, keys)
-    assert all(abs(got - due) <= 1 for got, due in zip(used, [10, 6, 2])), used
+    assert all(abs(got - due) <= 2 for got, due in zip(used, [10, 6, 2])), used
 
 
 def test_a_full_key_is_not_made_up_for(three, vendor):
@@ -106,7 +106,7 @@ def test_a_full_key_is_not_made_up_for(three, vendor):
     for _ in range(18):
         ask(three[1], prefix)
     used = shares(vendor, keys)
-    assert all(abs(got - due) <= 1 for got, due in zip(used, [10, 6, 2])), used
+    assert all(abs(got - due) <= 2 for got, due in zip(used, [10, 6, 2])), used
 
 
 def test_requests_per_minute_are_exact_over_all_nodes(three, vendor):
