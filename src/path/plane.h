@@ -21,7 +21,7 @@ struct upstream_pool;
 
 enum {
 	PLANE_HELD_MAX = 64 * 1024,     /* per direction and request */
-	PLANE_BULK_MAX = 256 * 1024,    /* one read, where the kernel takes what goes beyond PLANE_HELD_MAX */
+	PLANE_BULK_MAX = 512 * 1024,    /* one read, where the kernel takes what goes beyond PLANE_HELD_MAX */
 	PLANE_SCRATCH = PLANE_BULK_MAX,
 };
 

@@ -17,8 +17,10 @@ enum { NAME_LENGTH = sizeof usage_name - 1, NAME_REACH = 8 }; /* the test looks 
 
 #define STRUCTURAL(vector, at) ((BYTES(vector, at, 0) == '"') | (BYTES(vector, at, 0) >= '['))
 #define LINE_END(vector, at) ((BYTES(vector, at, 0) == '\r') | (BYTES(vector, at, 0) == '\n'))
+/* Two of the name's letters: one alone is met too often, the third in "%s", the fifth in ": "gpt. */
 #define USAGE(vector, at) \
-	((BYTES(vector, at, 0) == '"') & (BYTES(vector, at, 4) == 'g') & (BYTES(vector, at, NAME_REACH) != 'n'))
+	((BYTES(vector, at, 0) == '"') & (BYTES(vector, at, 2) == 's') & (BYTES(vector, at, 4) == 'g') & \
+		(BYTES(vector, at, NAME_REACH) != 'n'))
 
 static inline bool is_structural(const char *at, const char *end)
 {
