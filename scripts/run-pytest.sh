@@ -19,7 +19,7 @@ export APIPROXY_BIN="$PWD/$binary"
 sanitizer=log_path=$reports/$part.sanitizer
 export ASAN_OPTIONS="$sanitizer:detect_stack_use_after_return=1:strict_string_checks=1"
 export UBSAN_OPTIONS="$sanitizer:print_stacktrace=1"
-export TSAN_OPTIONS="$sanitizer:second_deadlock_stack=1"
+export TSAN_OPTIONS="$sanitizer:second_deadlock_stack=1:suppressions=$PWD/tests/tsan.supp"
 
 # The tests wait more than they work: one more at a time than there are cores.
 status=0

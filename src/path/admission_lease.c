@@ -104,7 +104,6 @@ static bool tell(struct admission *a, struct admission_lease **batch, size_t cou
 {
 	if (!count)
 		return true;
-	admission_batch_send(a->batch); /* what it says of these places is not in the counts any more */
 	if (!admission_call_renew(a, batch, count))
 		return false;
 	for (size_t i = 0; i < count; i++) {
@@ -120,6 +119,7 @@ static bool tell(struct admission *a, struct admission_lease **batch, size_t cou
 static void renew(struct admission *a, uint64_t before_ms)
 {
 	struct admission_lease *batch[ADMISSION_RENEW_BATCH];
+	admission_batch_send(a->batch); /* what it says of places is not in the counts any more */
 	size_t count = 0, left = a->leases.count;
 	while (left-- && a->lease_first && a->lease_first->renewed_ms <= before_ms) {
 		struct admission_lease *l = a->lease_first;

@@ -198,8 +198,10 @@ class Gateway(Stopping):
 
     def discard(self):
         self.close_connections()
-        if self.process and self.process.poll() is None:
+        if self.alive():
             self.kill()
+        elif self.process and self.process.returncode not in self.expect_exit:
+            print(f"the gateway had ended with {self.process.returncode}:\n{self.output[-4000:]}")
         if self.own_port:
             self.held.release()
         if self.own_folder:
