@@ -144,7 +144,9 @@ static void del_write(void *data)
 
 void redis_async_flush(struct redis_async *r)
 {
-	if (!r->context || !r->wants_write || !(r->context->c.flags & REDIS_CONNECTED))
+	/* In an answer's callback hiredis must not write: the end of the turn does, as add_write() has asked. */
+	if (!r->context || !r->wants_write ||
+		(r->context->c.flags & (REDIS_CONNECTED | REDIS_IN_CALLBACK)) != REDIS_CONNECTED)
 		return;
 	redisAsyncHandleWrite(r->context);
 	if (r->context && r->wants_write)

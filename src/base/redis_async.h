@@ -62,7 +62,8 @@ bool redis_async_call(struct redis_async *r, const struct redis_async_script *sc
 	size_t part_count, size_t key_count, redis_async_answer *on_answer, void *argument)
 	__attribute__((warn_unused_result));
 
-/* Writes what was called, instead of at the end of the turn: for one who calls there. */
+/* Writes what was called, instead of at the end of the turn: for one who calls there. From an answer's callback
+ * nothing is written before the end of the turn. */
 void redis_async_flush(struct redis_async *r);
 
 #endif

@@ -130,6 +130,27 @@ static void requests_of_a_turn_are_few_calls(void **state)
 	done(j);
 }
 
+/* Some ask in the very turn in which Redis says that it is there. */
+static void requests_come_while_it_connects(void **state)
+{
+	enum { TIMES = 60, JOBS = 60 };
+	(void)state;
+	for (int n = 0; n < TIMES; n++) {
+		struct worker w;
+		struct job *jobs[JOBS];
+		fresh_client((struct limits){.max_concurrency = JOBS});
+		worker_start(&w, node_new(ADMISSION_LOCAL));
+		for (int i = 0; i < JOBS; i++)
+			jobs[i] = begin(&w, &client, &plain, 1, 1);
+		for (int i = 0; i < JOBS; i++)
+			assert_int_equal(decided(jobs[i]), PROBLEM_NONE);
+		for (int i = 0; i < JOBS; i++)
+			done(jobs[i]);
+		worker_stop(&w);
+		admission_node_free(w.node);
+	}
+}
+
 static void places_are_for_all_nodes(void **state)
 {
 	struct worker two;
@@ -425,6 +446,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_was_not_sent_is_given_back, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(tokens_are_reserved_then_settled, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(requests_of_a_turn_are_few_calls, start_one, stop_one),
+		cmocka_unit_test(requests_come_while_it_connects),
 		cmocka_unit_test_setup_teardown(places_are_for_all_nodes, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(scripts_that_were_forgotten_come_back, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(a_queue_paces_and_refuses_one_too_many, start_one, stop_one),
