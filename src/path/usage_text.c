@@ -16,7 +16,7 @@ enum mode { EXACT, LOST, NEAR, BEHIND };
 
 /* A block with more tokens than one in TOKEN_BYTES is dense: scanning takes a few ns a token, a search .02 ns a byte.
  * A text that is deeper than LEAVE_DEPTH is none of a vendor's: it is scanned. */
-enum { TOKEN_BYTES = 1024, LEAVE_DEPTH = 16, LEAVE_STEP = 64 };
+enum { TOKEN_BYTES = 8192, LEAVE_DEPTH = 16, LEAVE_STEP = 64 };
 /* A list of things that all tell usage: past so many of them, only what is in the tail of a bulk is looked at. */
 enum { LIST_MIN = 16, BULK_MIN = 16 * 1024, BULK_TAIL = 4 * 1024 };
 #define ADRIFT ((uint64_t)1 << 32)

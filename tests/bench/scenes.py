@@ -32,6 +32,7 @@ class Tools:
     load: str
     vendor_port: int
     quick: bool
+    turn: int = 0  # which of a pair comes first
 
 
 @dataclass
@@ -171,6 +172,29 @@ def bodies(mode: str, connections: int, megabytes: int) -> Callable[[Tools, Prox
     return window
 
 
+def metering(connections: int) -> Callable[[Tools, Proxy], Figures]:
+    """The same bytes as text, where tokens are looked for, and as octets, where they are not."""
+
+    def window(tools: Tools, proxy: Proxy) -> Figures:
+        figures = {}
+        for text in ("json", "sse"):
+            path = f"/bench/v1/download?bytes={100 * MEGABYTE}&text={text}"
+            pair = {"text": path, "octets": path + "&opaque=1"}
+            for name in sorted(pair, reverse=tools.turn % 2 == 0):
+                r = run_load(tools, proxy, "download", connections=connections, bytes=100 * MEGABYTE, path=pair[name])
+                moved = 100 * MEGABYTE * connections
+                pair[name] = moved / MEGABYTE / (r["elapsed_ns"] / 1e9), r["cpu_ns"] / moved
+            figures |= {
+                f"{text}_mb_per_s": pair["text"][0],
+                f"{text}_lost": (1 - pair["text"][0] / pair["octets"][0]) * 100,
+                f"{text}_cpu": pair["text"][1] - pair["octets"][1],
+            }
+        tools.turn += 1
+        return figures
+
+    return window
+
+
 def idle(tools: Tools, proxy: Proxy) -> Figures:
     """The first start, on an empty directory, then one on what that left."""
     figures = {"first_ready_ms": proxy.ready_ms}
@@ -203,6 +227,14 @@ BODY_COLUMNS = [
     Column("cpu_s_per_gb", "CPU s/GB", "{:.3f}", ratio=True),
     Column("peak_mb", "peak RSS MB", "{:.1f}"),
     Column("grown_mb", "grown MB", "{:.1f}"),
+]
+METERING_COLUMNS = [
+    Column("json_mb_per_s", "JSON MB/s"),
+    Column("json_lost", "less than as octets %", "{:+.1f}"),
+    Column("json_cpu", "CPU s/GB more", "{:+.3f}"),
+    Column("sse_mb_per_s", "SSE MB/s"),
+    Column("sse_lost", "less than as octets %", "{:+.1f}"),
+    Column("sse_cpu", "CPU s/GB more", "{:+.3f}"),
 ]
 ALL = [Nginx, Haproxy, Apiproxy]
 # Each stream takes two descriptors of a proxy.
@@ -249,6 +281,11 @@ SCENES = [
         "download", "8 downloads x 100 MB", [Nginx, NginxTuned, Haproxy, Apiproxy], bodies("download", 8, 100),
         BODY_COLUMNS, 5, 2,
     ),
+    Scene(
+        "metering-1", "what reading token counts costs a download of 100 MB; the others read none", [NginxTuned, Nginx, Apiproxy],
+        metering(1), METERING_COLUMNS, 25, 5,
+    ),
+    Scene("metering-8", "the same, 8 downloads", [NginxTuned, Nginx, Apiproxy], metering(8), METERING_COLUMNS, 9, 2),
     Scene(
         "upload", "4 uploads x 100 MB", [Nginx, NginxTuned, Haproxy, Apiproxy], bodies("upload", 4, 100),
         BODY_COLUMNS, 5, 2,

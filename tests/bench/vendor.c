@@ -2,7 +2,8 @@
  * with Content-Length, keep-alive, no pipelining. What a request gets is decided by its path:
  *
  *   …/events?interval_us=N   an SSE stream, one event each N us, until the client goes
- *   …/download?bytes=N       N zeros
+ *   …/download?bytes=N       N zeros; with &text=json or &text=sse such a text, as if a model had written it;
+ *                            with &opaque=1 it says application/octet-stream
  *   anything else            1 KB of JSON, after the body (of any length) was read
  *
  * An event carries its number and the time at which it was written. Streams of one interval are spread
@@ -17,7 +18,7 @@
 enum {
 	HEAD_MAX = 4096,
 	SCRATCH_BYTES = 1 << 18,
-	ZEROS_BYTES = 1 << 20,
+	CONTENT_BYTES = 1 << 20,
 	EVENTS_PER_TURN = 256,
 	DESCRIPTORS_MAX = 1 << 16,
 	ANSWER_BYTES = 1024,
@@ -27,7 +28,9 @@ struct conn {
 	int fd;
 	uint64_t body_left;     /* of the request, to be thrown away */
 	uint64_t download_left; /* of the answer */
-	uint64_t due_ns;        /* of a stream's next event; 0: no stream */
+	size_t download_at;     /* in its content */
+	const struct content *content;
+	uint64_t due_ns; /* of a stream's next event; 0: no stream */
 	uint64_t interval_ns;
 	uint64_t sequence;
 	size_t place; /* in the heap */
@@ -36,7 +39,29 @@ struct conn {
 	char path[128];
 };
 
-static int epoll_fd, zeros_fd;
+/* What downloads are made of: all of it, then again and again what is behind its start. */
+struct content {
+	const char *name, *type, *start, *item;
+	size_t length;
+	int fd;
+};
+
+static struct content contents[] = {
+	{.name = "text=json",
+		.type = "application/json",
+		.start = "{\"object\":\"list\",\"data\":[",
+		.item = "{\"object\":\"embedding\",\"index\":%06u,\"embedding\":[0.0123046875,-0.0456054688,0.00078964233,"
+				"-0.0234375,0.0119628906,0.0345458984,-0.00946044922]},"},
+	{.name = "text=sse",
+		.type = "text/event-stream",
+		.start = "",
+		.item = "data: {\"id\":\"chatcmpl-0123456789\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+				"\"model\":\"gpt-4o\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token %06u\"},"
+				"\"finish_reason\":null}]}\n\n"},
+	{.name = "", .type = "application/octet-stream"}, /* the last one: zeros */
+};
+
+static int epoll_fd;
 static struct conn *conns[DESCRIPTORS_MAX];
 static struct conn *heap[DESCRIPTORS_MAX]; /* streams, the next event first */
 static size_t heap_count;
@@ -138,26 +163,36 @@ static void send_event(struct conn *c)
 
 static void send_download(struct conn *c)
 {
-	off_t from = 0;
-	size_t most = c->download_left < ZEROS_BYTES ? (size_t)c->download_left : ZEROS_BYTES;
-	ssize_t sent = sendfile(c->fd, zeros_fd, &from, most);
+	const struct content *content = c->content;
+	off_t from = (off_t)c->download_at;
+	size_t rest = content->length - c->download_at;
+	ssize_t sent = sendfile(c->fd, content->fd, &from, c->download_left < rest ? (size_t)c->download_left : rest);
 	if (sent < 0 && errno != EAGAIN) {
 		conn_close(c);
 		return;
 	}
-	c->download_left -= sent > 0 ? (uint64_t)sent : 0;
+	if (sent > 0) {
+		c->download_left -= (uint64_t)sent;
+		c->download_at += (size_t)sent;
+	}
+	if (c->download_at == content->length)
+		c->download_at = content->start ? strlen(content->start) : 0;
 	if (!c->download_left)
 		watch(c, EPOLLIN, EPOLL_CTL_MOD);
 }
 
 static void begin_download(struct conn *c, uint64_t bytes)
 {
+	const struct content *content = contents;
+	while (!strstr(c->path, content->name))
+		content++;
 	char head[160];
-	int length = snprintf(head, sizeof head,
-		"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %llu\r\n\r\n",
-		(unsigned long long)bytes);
+	int length = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %llu\r\n\r\n",
+		strstr(c->path, "opaque=1") ? "application/octet-stream" : content->type, (unsigned long long)bytes);
 	if (!send_all(c, head, (size_t)length))
 		return;
+	c->content = content;
+	c->download_at = 0;
 	c->download_left = bytes;
 	if (bytes)
 		watch(c, EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD);
@@ -222,7 +257,7 @@ static void take_head(struct conn *c, char *bytes, size_t length)
 /* Body bytes are counted, not copied. */
 static ssize_t read_body(struct conn *c)
 {
-	size_t most = c->body_left < ZEROS_BYTES ? (size_t)c->body_left : ZEROS_BYTES;
+	size_t most = c->body_left < CONTENT_BYTES ? (size_t)c->body_left : CONTENT_BYTES;
 	ssize_t got = recv(c->fd, NULL, most, MSG_TRUNC | MSG_DONTWAIT);
 	if (got > 0) {
 		c->body_left -= (uint64_t)got;
@@ -283,6 +318,19 @@ static void make_answer(void)
 		ANSWER_BYTES, body);
 }
 
+static void make_content(struct content *content)
+{
+	char item[512];
+	content->length = CONTENT_BYTES;
+	content->fd = tool_zeros(CONTENT_BYTES);
+	if (!content->start)
+		return;
+	ssize_t at = pwrite(content->fd, content->start, strlen(content->start), 0);
+	for (unsigned number = 0; at + (ssize_t)sizeof item <= CONTENT_BYTES; number++)
+		at += pwrite(content->fd, item, (size_t)snprintf(item, sizeof item, content->item, number), at);
+	content->length = (size_t)at;
+}
+
 static int listen_anywhere(void)
 {
 	struct sockaddr_in address = tool_loopback(0);
@@ -317,7 +365,8 @@ int main(void)
 	struct epoll_event events[EVENTS_PER_TURN];
 	tool_init();
 	make_answer();
-	zeros_fd = tool_zeros(ZEROS_BYTES);
+	for (size_t i = 0; i < sizeof contents / sizeof *contents; i++)
+		make_content(&contents[i]);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	int listener = listen_anywhere();
 	add(listener);
