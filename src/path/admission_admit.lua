@@ -3,10 +3,9 @@
 --
 -- KEYS: subject, queue, pool (a stage that is not asked for repeats another's key).
 -- ARGV[1]: numbers that are the same for all, then of each request the tokens that it may use, input and output, and
--- its candidates for the vendor key: how many, and the place of each. ARGV[2]: name of a place in the queue, which
--- one request at a time may ask for. ARGV[3]: the worker, 8 bytes. From ARGV[4]: vendor keys, id and limit per
--- minute each.
--- Answer: of each request packed doubles: 1 verdict (0 admitted, 1 concurrency, 2 rate, 3 queue full, 4 keys at their
+-- its candidates for the vendor key: how many, then each (admission_key_choose.lua). ARGV[2]: name of a place in the
+-- queue, which one request at a time may ask for. ARGV[3]: the worker, 8 bytes. From ARGV[4]: ids of vendor keys.
+-- Answer: of each request (of one alone no array) packed doubles: 1 verdict (0 admitted, 1 concurrency, 2 rate, 3 queue full, 4 keys at their
 -- limit, 5 no usable key, 6 waits), 2 milliseconds until trying again helps, 3 now, 4-6 sums of requests, input,
 -- output, 7 milliseconds until the windows are empty, 8 event, 9 when the window was made, 10 start (0: not
 -- known yet), 11 candidate, 12 its event, 13 when its window was made, 14 trial; then what was learnt of other
@@ -15,43 +14,51 @@
 -- Places (max_concurrency) are counted per worker, after the 168 bytes of the state: worker (8 bytes),
 -- places taken (4), end of its lease (6). Each admission extends the worker's lease, admission_renew.lua does so
 -- for workers whose requests last; the places of one that died come free when its lease is over.
-local stages, span, lease, places, rpm, input_tpm, output_tpm, starts, starts_span, capacity, patience, behind, requests, at =
-	open('<ddddddddddddd', ARGV[1])
-local subject, queue = KEYS[1], KEYS[2]
+-- include admission_window.lua
+-- include admission_window_move.lua
+-- include admission_keys.lua
+local stages, span, lease, places, rpm, input_tpm, output_tpm, requests, at =
+	open('<dddddddd', ARGV[1])
+local subject, queue, pool, first_key = KEYS[1], KEYS[2], KEYS[3], 4
 local has_subject, has_queue, has_pool = stages % 2 == 1, stages % 4 >= 2, stages >= 4
+local starts, starts_span, capacity, patience, behind
+if has_queue then
+	starts, starts_span, capacity, patience, behind, at = open('<ddddd', ARGV[1], at)
+end
 local has_windows = rpm > 0 or input_tpm > 0 or output_tpm > 0
-local now = clock()
-local w, taken_by, new, dirty, placed = nil, '', false, false, 0
+-- include admission_now.lua
+local w, more, new, dirty, placed = nil, '', false, false, 0
 
 if has_subject then
 	local s = call('GET', subject)
 	if s then
 		w = {open(STATE, s)}
-		if #s > 168 then taken_by = s:sub(169) end
+		if #s > 168 then more = s:sub(169) end
 		dirty = window_expire(w, subject, now - span)
 	end
 end
 if not w then
-	w, new = window_new(now), true
+	-- include admission_window_new.lua
+	new = true
 end
 
-local answers = {}
+local answer, answers = '', requests > 1 and {}
 for r = 1, requests do
 	local verdict, wait, start, given_back, event_at = 0, 0, now, nil, now
-	local input, output, candidates, choice, learnt
+	local input, output, candidates, key, choice, limit, on_trial, learnt
 	input, output, candidates, at = open('<ddd', ARGV[1], at)
 
 	if places > 0 and w[17] >= places then
 		-- those of the dead come free; whoever took one in this call is not dead
 		local left, taken = {}, placed
-		for p = 1, #taken_by, 18 do
-			local count, till = open('<I4I6', taken_by, p + 8)
-			if till >= now or (placed > 0 and taken_by:sub(p, p + 7) == ARGV[3]) then
-				left[#left + 1], taken = taken_by:sub(p, p + 17), taken + count
+		for p = 1, #more, 18 do
+			local count, till = open('<I4I6', more, p + 8)
+			if till >= now or (placed > 0 and more:sub(p, p + 7) == ARGV[3]) then
+				left[#left + 1], taken = more:sub(p, p + 17), taken + count
 			end
 		end
 		if taken ~= w[17] then
-			taken_by, w[17], dirty = table.concat(left), taken, true
+			more, w[17], dirty = table.concat(left), taken, true
 		end
 		if taken >= places then verdict = 1 end
 	end
@@ -61,6 +68,7 @@ for r = 1, requests do
 		local i = input_tpm > 0 and w[2] + max(1, input) - input_tpm or 0
 		local o = output_tpm > 0 and w[3] + max(1, output) - output_tpm or 0
 		if n > 0 or i > 0 or o > 0 then
+			-- include admission_window_room_at.lua
 			verdict, wait = 2, w[5] < w[4] and span or max(1, window_room_at(w, subject, n, i, o) + span - now)
 		end
 	end
@@ -94,10 +102,12 @@ for r = 1, requests do
 
 	local event, key_event, key_made, trial = 0, 0, 0, 0
 	if has_pool and verdict == 0 then
-		choice, learnt = key_choose(KEYS[3], 4, ARGV[1], at, candidates, now, span)
-		if not choice then verdict, wait = key_refusal(learnt, now) end
+		-- include admission_key_choose.lua
+		if not key then
+			-- include admission_key_refusal.lua
+		end
 	end
-	at = at + 8 * candidates
+	at = at + 16 * candidates
 
 	if verdict == 0 or verdict == 6 then
 		if has_windows then
@@ -118,23 +128,30 @@ for r = 1, requests do
 				call('PEXPIRE', queue .. ':w', max(60000, wait, patience) + 1000)
 			end
 		end
-		if choice then key_event, key_made, trial = key_take(choice, now, span) end
+		if key then
+			-- include admission_key_take.lua
+		end
 	end
-	answers[r] = answer_pack(verdict, wait, now, w[1], w[2], w[3], w[5] >= w[4] and w[11] + span - now or 0, event, w[16], start,
-		choice, key_event, key_made, trial, learnt)
+	answer = pack('<dddddddddddddd', verdict, wait, now, w[1], w[2], w[3], w[5] >= w[4] and w[11] + span - now or 0, event, w[16],
+		start, choice or 0, key_event, key_made, trial)
+	-- include admission_learnt.lua
+	if answers then answers[r] = answer end
 end
 
 if placed > 0 then
-	local p = taken_by:find(ARGV[3], 1, true)
-	local taken = p and open('<I4', taken_by, p + 8) or 0
+	local p = more:find(ARGV[3], 1, true)
+	local taken = p and open('<I4', more, p + 8) or 0
 	local mine = pack('<c8I4I6', ARGV[3], taken + placed, now + lease)
-	taken_by = p and taken_by:sub(1, p - 1) .. mine .. taken_by:sub(p + 18) or taken_by .. mine
+	more = p and more:sub(1, p - 1) .. mine .. more:sub(p + 18) or more .. mine
 end
 -- A subject's string lives as long as the day's figures in it.
-if dirty and new then
-	call('SET', subject, window_pack(w, taken_by), 'EX', 2764800)
-elseif dirty then
-	call('SET', subject, window_pack(w, taken_by), 'KEEPTTL')
+if dirty then
+	-- include admission_window_pack.lua
+	if new then
+		call('SET', subject, packed, 'EX', '2764800')
+	else
+		call('SET', subject, packed, 'KEEPTTL')
+	end
 end
-keys_save(now)
-return answers
+-- include admission_keys_save.lua
+return answers or answer

@@ -90,10 +90,10 @@ static void on_answers(void *argument, const struct redisReply *reply)
 	struct admissions *group = argument;
 	struct admission_ticket *t = group->first, *next;
 	bool fits = reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == group->count;
-	bool failed = reply && reply->type == REDIS_REPLY_ERROR;
+	bool whole = reply && (group->count == 1 || reply->type == REDIS_REPLY_ERROR);
 	for (size_t i = 0; t; i++, t = next) {
 		next = t->next_asking;
-		admission_ticket_answered(t, fits ? reply->element[i] : failed ? reply : NULL);
+		admission_ticket_answered(t, whole ? reply : fits ? reply->element[i] : NULL);
 	}
 	free(group);
 }

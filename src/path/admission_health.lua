@@ -1,5 +1,6 @@
 -- What an attempt with a vendor key says of its health. HEALTH_TABLE[state][outcome] is what to do; it
--- is defined before this, from admission_health.h.
+-- is made of admission_health.h.
+-- include HEALTH_TABLE
 local function health_set(w, state, until_ms, failures, pause, reason)
 	w[17], w[18], w[19], w[20], w[21] = state, until_ms, failures, pause, reason
 end
@@ -7,8 +8,11 @@ end
 -- What an attempt with a key says of it. trial: the name of the trial that it was (the end of the
 -- trial's time), or 0.
 local function health_report(key, now, outcome, status, retry_after, trial)
-	if not key.w and outcome < 2 then return end
-	local w = key.w or window_new(now)
+	if not key[2] and outcome < 2 then return end
+	local w = key[2]
+	if not w then
+		-- include admission_window_new.lua
+	end
 	local row = w[17] + 1
 	if w[17] == 2 and trial > 0 and w[18] == trial then row = 4 end
 	local action = HEALTH_TABLE[row][outcome + 1]
@@ -31,5 +35,5 @@ local function health_report(key, now, outcome, status, retry_after, trial)
 		if w[17] == 1 and w[18] > later then later, status = w[18], w[21] end
 		health_set(w, 1, later, 0, w[20], status)
 	end
-	key.w, key.changed, key.told = w, true, true
+	key[2], key[3], key[4] = w, true, true
 end

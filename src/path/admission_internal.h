@@ -200,6 +200,8 @@ enum admission_script { SCRIPT_ADMIT, SCRIPT_KEY, SCRIPT_SETTLE, SCRIPT_LEAVE, S
 
 struct redis_async_script *admission_scripts_new(void); /* ADMISSION_SCRIPTS of them */
 void admission_scripts_free(struct redis_async_script *scripts);
+/* A line "-- include NAME" becomes that embedded file, HEALTH_TABLE the table of admission_health.h. Free it. */
+char *admission_script_expand(const char *text);
 
 enum { ANSWER_VERDICT, ANSWER_WAIT, ANSWER_NOW, ANSWER_SUMS, ANSWER_RESET = ANSWER_SUMS + 3, ANSWER_EVENT, ANSWER_MADE,
 	ANSWER_START, ANSWER_CHOICE, ANSWER_KEY_EVENT, ANSWER_KEY_MADE, ANSWER_TRIAL, ANSWER_NUMBERS };
@@ -216,7 +218,7 @@ struct admission_answer {
 bool admission_answer_read(struct admission_answer *answer, const struct redisReply *reply) __attribute__((warn_unused_result));
 
 void admission_subject_key(const struct subject *s, const char *kind, char key[ADMISSION_NAME_MAX]); /* "limit", "usage" */
-/* Of `count` tickets, linked by next_asking, of one subject, pool and stages; the answer is an array. */
+/* Of `count` tickets, linked by next_asking, of one subject, pool and stages; the answer of more than one is an array. */
 bool admission_call_admit(const struct admission_ticket *first, size_t count, double behind, redis_async_answer *on_answer,
 	void *argument);
 /* Reports on the ticket's key unless outcome is ADMISSION_NOTHING without a trial; asks where on_answer. */

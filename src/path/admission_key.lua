@@ -1,25 +1,43 @@
 -- A vendor key: says how the last attempt went, takes that attempt out of the key's window where nothing
 -- was sent, and chooses among the candidates (none: only the report).
--- KEYS: pool. ARGV[1]: numbers, then the candidates. ARGV[2]: id of the key reported on, or empty. From ARGV[3]:
--- vendor keys, id and limit per minute each. Answer: as one of admission_admit.lua's.
-local span, outcome, status, retry_after, trial, back_event, back_made, candidates, at = open('<dddddddd', ARGV[1])
-local now, pool = clock(), KEYS[1]
+-- KEYS: pool. ARGV[1]: numbers, then the candidates (admission_key_choose.lua). ARGV[2]: id of the key reported on, or
+-- empty. From ARGV[3]: ids of vendor keys. Answer: as one of admission_admit.lua's.
+-- include admission_window.lua
+-- include admission_window_move.lua
+-- include admission_keys.lua
+local span, outcome, status, retry_after, trial_was, event, made, candidates, at = open('<dddddddd', ARGV[1])
+local pool, first_key = KEYS[1], 3
+-- include admission_now.lua
 if ARGV[2] ~= '' then
-	local key = key_known(pool .. ':k:' .. ARGV[2])
-	if outcome > 0 or trial > 0 then health_report(key, now, outcome, status, retry_after, trial) end
-	local w = key.w
-	if back_event > 0 and w and w[16] == back_made and window_adjust(w, key.name, back_event, -1, 0, 0) then key.changed = true end
+	local name = pool .. ':k:' .. ARGV[2]
+	local s = call('GET', name)
+	local reported = {name, s and {open(STATE, s)}, not s, false}
+	keys[0] = reported
+	for place = 1, #ARGV - first_key + 1 do
+		if ARGV[first_key + place - 1] == ARGV[2] then keys[place] = reported end
+	end
+	if outcome > 0 or trial_was > 0 then
+		-- include admission_health.lua
+		health_report(reported, now, outcome, status, retry_after, trial_was)
+	end
+	local w, n, i, o = reported[2], -1, 0, 0
+	if event > 0 and w and w[16] == made then
+		-- include admission_window_adjust.lua
+		reported[4] = reported[4] or counts
+	end
 end
 local answer = ''
 if candidates > 0 then
-	local choice, learnt = key_choose(pool, 3, ARGV[1], at, candidates, now, span)
-	local verdict, wait, key_event, key_made, new_trial = 0, 0, 0, 0, 0
-	if choice then
-		key_event, key_made, new_trial = key_take(choice, now, span)
+	local verdict, wait, key_event, key_made, trial = 0, 0, 0, 0, 0
+	local key, choice, limit, on_trial, learnt
+	-- include admission_key_choose.lua
+	if key then
+		-- include admission_key_take.lua
 	else
-		verdict, wait = key_refusal(learnt, now)
+		-- include admission_key_refusal.lua
 	end
-	answer = answer_pack(verdict, wait, now, 0, 0, 0, 0, 0, 0, now, choice, key_event, key_made, new_trial, learnt)
+	answer = pack('<dddddddddddddd', verdict, wait, now, 0, 0, 0, 0, 0, 0, now, choice or 0, key_event, key_made, trial)
+	-- include admission_learnt.lua
 end
-keys_save(now)
+-- include admission_keys_save.lua
 return answer

@@ -1,4 +1,4 @@
-/* admission_scripts: the scripts put together from their parts, and the calls. Numbers go to Redis
+/* admission_scripts: the scripts with what they include, and the calls. Numbers go to Redis
  * and come back as packed little-endian doubles: one argument, one conversion. */
 #include <endian.h>
 #include <inttypes.h>
@@ -14,37 +14,55 @@
 #include "base/embedded.h"
 #include "path/admission_internal.h"
 
-static const char *const texts[ADMISSION_SCRIPTS][7] = {
-	[SCRIPT_ADMIT] = {"admission_window.lua", "admission_window_move.lua", "admission_keys.lua",
-		"admission_admit.lua"},
-	[SCRIPT_KEY] = {"admission_window.lua", "admission_window_move.lua", "admission_adjust.lua", "admission_keys.lua",
-		"", "admission_health.lua", "admission_key.lua"},
-	[SCRIPT_SETTLE] = {"admission_window.lua", "admission_window_move.lua", "admission_adjust.lua",
-		"admission_settle.lua"},
-	[SCRIPT_LEAVE] = {"admission_leave.lua"},
-	[SCRIPT_RENEW] = {"admission_window.lua", "admission_renew.lua"},
+static const char *const names[ADMISSION_SCRIPTS] = {
+	[SCRIPT_ADMIT] = "admission_admit.lua",
+	[SCRIPT_KEY] = "admission_key.lua",
+	[SCRIPT_SETTLE] = "admission_settle.lua",
+	[SCRIPT_LEAVE] = "admission_leave.lua",
+	[SCRIPT_RENEW] = "admission_renew.lua",
 };
 
-/* "" stands for the table of health. */
-static const char *part_text(const char *name)
+/* ---- texts ---- */
+
+static const char *text_of(const char *name, size_t length)
 {
-	if (!*name)
-		return admission_health_lua();
-	const struct embedded_file *file = embedded_find(name);
-	CHECK(file);
-	return file->data;
+	char *wanted = check_printf("%.*s", (int)length, name);
+	const struct embedded_file *file = embedded_find(wanted);
+	const char *found = strcmp(wanted, "HEALTH_TABLE") == 0 ? admission_health_lua() : file ? file->data : NULL;
+	CHECK(found);
+	free(wanted);
+	return found;
+}
+
+static void expand(struct buf *out, const char *text)
+{
+	static const char mark[] = "-- include ";
+	while (*text) {
+		size_t length = strcspn(text, "\n"), blanks = strspn(text, "\t");
+		const char *line = text + blanks;
+		if (strncmp(line, mark, sizeof mark - 1) == 0)
+			expand(out, text_of(line + sizeof mark - 1, length - blanks - (sizeof mark - 1)));
+		else
+			CHECK(buf_append(out, text, length) && buf_append(out, "\n", 1));
+		text += length + (text[length] != 0);
+	}
+}
+
+char *admission_script_expand(const char *text)
+{
+	struct buf out = {0};
+	expand(&out, text);
+	CHECK(buf_append(&out, "", 1));
+	char *whole = check_strdup(buf_bytes(&out));
+	buf_free(&out);
+	return whole;
 }
 
 struct redis_async_script *admission_scripts_new(void)
 {
 	struct redis_async_script *scripts = check_calloc(ADMISSION_SCRIPTS, sizeof *scripts);
 	for (int s = 0; s < ADMISSION_SCRIPTS; s++) {
-		char *text = check_strdup("");
-		for (int p = 0; p < 7 && texts[s][p]; p++) {
-			char *longer = check_printf("%s%s", text, part_text(texts[s][p]));
-			free(text);
-			text = longer;
-		}
+		char *text = admission_script_expand(text_of(names[s], strlen(names[s])));
 		redis_async_script_init(&scripts[s], text, strlen(text));
 	}
 	return scripts;
@@ -110,52 +128,39 @@ static struct redis_async_bytes text(const char *s)
 
 /* ---- calls ---- */
 
-/* Vendor keys as arguments, id and limit each; a key that several candidates name is there once. */
+/* Ids of vendor keys as arguments; a key that several candidates name is there once. */
 struct key_arguments {
 	const struct pool *pool;
 	size_t count;
-	uint16_t *place_of;              /* of the pool's keys: 1 + its place here; 0: not here */
-	struct redis_async_bytes *parts; /* two each */
-	char (*digits)[24];
+	uint16_t *place_of; /* of the pool's keys: its place here, from 1 on; 0: not here */
+	struct redis_async_bytes *parts;
 };
 
-static void key_arguments_init(struct key_arguments *k, const struct pool *pool, size_t most,
-	struct redis_async_bytes *parts)
+static void key_arguments_init(struct key_arguments *k, const struct pool *pool, struct redis_async_bytes *parts)
 {
-	if (pool && most > pool->key_count)
-		most = pool->key_count;
 	*k = (struct key_arguments){.pool = pool, .parts = parts};
 	k->place_of = check_calloc(pool ? pool->key_count + 1 : 1, sizeof *k->place_of);
-	k->digits = check_calloc(most + 1, sizeof *k->digits);
 }
 
-static void key_arguments_fini(struct key_arguments *k)
+static uint16_t key_argument(struct key_arguments *k, size_t key)
 {
-	free(k->place_of);
-	free(k->digits);
-}
-
-static size_t key_argument(struct key_arguments *k, size_t key)
-{
-	const struct vendor_key *v = k->pool->keys[key];
-	if (k->place_of[key])
-		return k->place_of[key] - 1u;
-	size_t place = k->count++;
-	k->place_of[key] = (uint16_t)(place + 1);
-	k->parts[2 * place] = text(v->id);
-	k->parts[2 * place + 1] =
-		(struct redis_async_bytes){k->digits[place], buf_digits(k->digits[place], v->max_requests_per_minute)};
-	return place;
+	if (!k->place_of[key]) {
+		k->parts[k->count++] = text(k->pool->keys[key]->id);
+		k->place_of[key] = (uint16_t)k->count;
+	}
+	return k->place_of[key];
 }
 
 static double *put_candidates(double *out, const struct admission_ticket *t, struct key_arguments *keys)
 {
-	for (size_t c = 0; c < t->candidate_count; c++)
-		*out++ = (double)key_argument(keys, t->candidates[c]);
+	for (size_t c = 0; c < t->candidate_count; c++) {
+		*out++ = key_argument(keys, t->candidates[c]);
+		*out++ = (double)t->pool->keys[t->candidates[c]]->max_requests_per_minute;
+	}
 	return out;
 }
 
-enum { SHARED_NUMBERS = 13, REQUEST_NUMBERS = 3, ADMIT_HEAD = 6, KEY_HEAD = 3, KEY_NUMBERS = 8 };
+enum { SHARED_NUMBERS = 8, QUEUE_NUMBERS = 5, REQUEST_NUMBERS = 3, ADMIT_HEAD = 6, KEY_HEAD = 3, KEY_NUMBERS = 8 };
 
 /* What is the same for all of them, then each. Returns the end. */
 static double *put_requests(double *out, const struct admission_ticket *t, size_t count, double behind,
@@ -163,15 +168,20 @@ static double *put_requests(double *out, const struct admission_ticket *t, size_
 {
 	const struct mapping *m = t->mapping;
 	const struct limits none = {0}, *limits = t->subject ? &t->subject->limits : &none;
-	uint64_t starts = 0, span_ms = 0;
-	if (t->stages & STAGE_QUEUE)
-		admission_queue_rule(m, &starts, &span_ms);
 	memcpy(out,
 		(double[SHARED_NUMBERS]){t->stages, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, (double)limits->max_concurrency,
-			(double)limits->rpm, (double)limits->input_tpm, (double)limits->output_tpm, (double)starts,
-			(double)span_ms, (double)m->queue_capacity, (double)m->queue_timeout_ms, behind, (double)count},
+			(double)limits->rpm, (double)limits->input_tpm, (double)limits->output_tpm, (double)count},
 		SHARED_NUMBERS * sizeof *out);
 	out += SHARED_NUMBERS;
+	if (t->stages & STAGE_QUEUE) {
+		uint64_t starts, span_ms;
+		admission_queue_rule(m, &starts, &span_ms);
+		memcpy(out,
+			(double[QUEUE_NUMBERS]){(double)starts, (double)span_ms, (double)m->queue_capacity,
+				(double)m->queue_timeout_ms, behind},
+			QUEUE_NUMBERS * sizeof *out);
+		out += QUEUE_NUMBERS;
+	}
 	for (; t; t = t->next_asking) {
 		*out++ = (double)t->tokens[0];
 		*out++ = (double)t->tokens[1];
@@ -197,10 +207,11 @@ bool admission_call_admit(const struct admission_ticket *t, size_t count, double
 	size_t candidates = 0;
 	for (const struct admission_ticket *each = t; each; each = each->next_asking)
 		candidates += each->candidate_count;
-	double *numbers = check_calloc(SHARED_NUMBERS + count * REQUEST_NUMBERS + candidates, sizeof *numbers);
-	struct redis_async_bytes *parts = check_calloc(ADMIT_HEAD + 2 * candidates, sizeof *parts);
+	double *numbers =
+		check_calloc(SHARED_NUMBERS + QUEUE_NUMBERS + count * REQUEST_NUMBERS + 2 * candidates, sizeof *numbers);
+	struct redis_async_bytes *parts = check_calloc(ADMIT_HEAD + candidates, sizeof *parts);
 	struct key_arguments vendor_keys;
-	key_arguments_init(&vendor_keys, t->pool, candidates, parts + ADMIT_HEAD);
+	key_arguments_init(&vendor_keys, t->pool, parts + ADMIT_HEAD);
 	size_t number_count = (size_t)(put_requests(numbers, t, count, behind, &vendor_keys) - numbers);
 	pack(numbers, numbers, number_count);
 	parts[0] = text(subject ? subject : any);
@@ -209,9 +220,9 @@ bool admission_call_admit(const struct admission_ticket *t, size_t count, double
 	parts[3] = (struct redis_async_bytes){numbers, number_count * sizeof *numbers};
 	parts[4] = text(t->queue_name);
 	parts[5] = (struct redis_async_bytes){a->worker, ADMISSION_WORKER_ID};
-	bool sent = redis_async_call(a->redis, &a->node->scripts[SCRIPT_ADMIT], parts, ADMIT_HEAD + 2 * vendor_keys.count,
-		3, on_answer, argument);
-	key_arguments_fini(&vendor_keys);
+	bool sent = redis_async_call(a->redis, &a->node->scripts[SCRIPT_ADMIT], parts, ADMIT_HEAD + vendor_keys.count, 3,
+		on_answer, argument);
+	free(vendor_keys.place_of);
 	free(parts);
 	free(numbers);
 	return sent;
@@ -222,10 +233,11 @@ bool admission_call_key(struct admission_ticket *t, enum admission_outcome outco
 {
 	char key[ADMISSION_NAME_MAX];
 	size_t candidates = on_answer ? t->candidate_count : 0;
-	double *numbers = check_calloc(KEY_NUMBERS + candidates, sizeof *numbers);
-	struct redis_async_bytes *parts = check_calloc(KEY_HEAD + 2 * candidates, sizeof *parts);
+	size_t number_count = KEY_NUMBERS + 2 * candidates;
+	double *numbers = check_calloc(number_count, sizeof *numbers);
+	struct redis_async_bytes *parts = check_calloc(KEY_HEAD + candidates, sizeof *parts);
 	struct key_arguments vendor_keys;
-	key_arguments_init(&vendor_keys, t->pool, candidates, parts + KEY_HEAD);
+	key_arguments_init(&vendor_keys, t->pool, parts + KEY_HEAD);
 	pool_key(t->pool, t->mapping->pool_name, key);
 	memcpy(numbers,
 		(double[KEY_NUMBERS]){ADMISSION_SPAN_MS, outcome, status, (double)retry_after_ms, t->trial,
@@ -233,13 +245,13 @@ bool admission_call_key(struct admission_ticket *t, enum admission_outcome outco
 		KEY_NUMBERS * sizeof *numbers);
 	if (candidates)
 		put_candidates(numbers + KEY_NUMBERS, t, &vendor_keys);
-	pack(numbers, numbers, KEY_NUMBERS + candidates);
+	pack(numbers, numbers, number_count);
 	parts[0] = text(key);
-	parts[1] = (struct redis_async_bytes){numbers, (KEY_NUMBERS + candidates) * sizeof *numbers};
+	parts[1] = (struct redis_async_bytes){numbers, number_count * sizeof *numbers};
 	parts[2] = text(t->key == SIZE_MAX ? "" : t->pool->keys[t->key]->id);
 	bool sent = redis_async_call(t->owner->redis, &t->owner->node->scripts[SCRIPT_KEY], parts,
-		KEY_HEAD + 2 * vendor_keys.count, 1, on_answer, t);
-	key_arguments_fini(&vendor_keys);
+		KEY_HEAD + vendor_keys.count, 1, on_answer, t);
+	free(vendor_keys.place_of);
 	free(parts);
 	free(numbers);
 	return sent;

@@ -4,32 +4,37 @@
 -- changes of events follow; of each the event, when the window was made that it is in (another one knows nothing of
 -- it), and what is added to its requests, input and output. Event 0: requests of one without limits, who is not
 -- asked for before they start: they are in the window as of now, for what is shown, and for limits to come.
+-- include admission_window.lua
 local day, places, count, input, output, changes, at = open('<dddddd', ARGV[1])
 local subject = KEYS[1]
-local s, w, taken_by, dirty = call('GET', subject), nil, '', false
+local s, w, more, dirty = call('GET', subject), nil, '', false
 if s then
 	w = {open(STATE, s)}
-	if #s > 168 then taken_by = s:sub(169) end
-	local p = places > 0 and taken_by:find(ARGV[2], 1, true)
+	if #s > 168 then more = s:sub(169) end
+	local p = places > 0 and more:find(ARGV[2], 1, true)
 	if p then
-		local taken, till = open('<I4I6', taken_by, p + 8)
+		local taken, till = open('<I4I6', more, p + 8)
 		local left = max(0, taken - places)
 		w[17], dirty = w[17] - taken + left, true
-		taken_by = taken_by:sub(1, p - 1) .. (left > 0 and pack('<c8I4I6', ARGV[2], left, till) or '') .. taken_by:sub(p + 18)
+		more = more:sub(1, p - 1) .. (left > 0 and pack('<c8I4I6', ARGV[2], left, till) or '') .. more:sub(p + 18)
 	end
 elseif count > 0 then
-	w = window_new(clock())
+	-- include admission_now.lua
+	-- include admission_window_new.lua
 end
 for _ = 1, w and changes or 0 do
 	local event, made, n, i, o
 	event, made, n, i, o, at = open('<ddddd', ARGV[1], at)
 	if event == 0 then
-		local now = clock()
+		-- include admission_now.lua
+		-- include admission_window_move.lua
 		window_expire(w, subject, now - 60000)
 		window_add(w, subject, now, now, n, i, o, now + 60000)
 		dirty = true
 	elseif w[16] == made then
-		dirty = window_adjust(w, subject, event, n, i, o) or dirty
+		local name = subject
+		-- include admission_window_adjust.lua
+		dirty = dirty or counts
 	end
 end
 local new_day = not s
@@ -46,9 +51,12 @@ if count > 0 then
 	end
 	w[19], w[20], w[21], dirty = w[19] + count, w[20] + input, w[21] + output, true
 end
-if dirty and new_day then
-	call('SET', subject, window_pack(w, taken_by), 'EX', 2764800)
-elseif dirty then
-	call('SET', subject, window_pack(w, taken_by), 'KEEPTTL')
+if dirty then
+	-- include admission_window_pack.lua
+	if new_day then
+		call('SET', subject, packed, 'EX', '2764800')
+	else
+		call('SET', subject, packed, 'KEEPTTL')
+	end
 end
 return 0

@@ -1,4 +1,6 @@
--- Sliding windows: what admission's scripts share (admission_scripts.c puts it before each of them).
+-- Sliding windows: what admission's scripts share. A line "-- include NAME" stands for that file (admission_scripts.c).
+-- What one script does in one place is included there and not a function: Redis runs all of a script each time, and
+-- making a function costs as much as reading a key. What is rare is a function in the branch that needs it.
 --
 -- A window is a run of events (time, requests, input, output), oldest first, and their sums. Sums, first
 -- and last event are in one string, the events between them in a list beside it (:e). An event counts
@@ -17,18 +19,3 @@
 local call, pack, open = redis.call, struct.pack, struct.unpack
 local floor, max, min = math.floor, math.max, math.min
 local STATE, STATE_AND_MORE, ENTRY = '<ddddddddddddddddddddd', '<dddddddddddddddddddddc0', '<I6I4I6I6'
-
--- more: what follows the numbers, a string.
-local function window_pack(w, more)
-	return pack(STATE_AND_MORE, w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15],
-		w[16], w[17], w[18], w[19], w[20], w[21], more)
-end
-
-local function clock()
-	local t = call('TIME')
-	return t[1] * 1000 + floor(t[2] / 1000)
-end
-
-local function window_new(now)
-	return {0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, now, 0, 0, 0, 0, 0}
-end

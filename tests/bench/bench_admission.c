@@ -112,25 +112,23 @@ static void name_request(struct request *r, const struct scene *scene, unsigned 
 /* As a worker asks at the end of a turn: one call for requests of one client. */
 static void send_admissions(struct request *r, int count, const struct scene *scene)
 {
-	double n[13 + 5 * DEPTH] = {STAGE_SUBJECT | STAGE_POOL, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, 1e6, scene->rpm,
-		1e12, 1e12, 0, 0, 0, 0, 0, count};
+	double n[8 + 7 * DEPTH] = {STAGE_SUBJECT | STAGE_POOL, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, 1e6, scene->rpm,
+		1e12, 1e12, count};
 	for (int i = 0; i < count; i++)
-		memcpy(&n[13 + 5 * i], (double[]){500, 1000, 2, i % 2, 1 - i % 2}, 5 * sizeof *n);
-	const char *parts[] = {r->subject, r->subject, "apiproxy:limit:{pool}", (char *)n, "", r->worker, "k1",
-		"100000000", "k2", "100000000"};
-	size_t lengths[] = {strlen(r->subject), strlen(r->subject), 21, sizeof *n * (13 + 5 * (size_t)count), 0, 8, 2, 9,
-		2, 9};
-	send_script(SCRIPT_ADMIT, 3, 10, parts, lengths);
+		memcpy(&n[8 + 7 * i], (double[]){500, 1000, 2, 1 + i % 2, 1e8, 2 - i % 2, 1e8}, 7 * sizeof *n);
+	const char *parts[] = {r->subject, r->subject, "apiproxy:limit:{pool}", (char *)n, "", r->worker, "k1", "k2"};
+	size_t lengths[] = {strlen(r->subject), strlen(r->subject), 21, sizeof *n * (8 + 7 * (size_t)count), 0, 8, 2, 2};
+	send_script(SCRIPT_ADMIT, 3, 8, parts, lengths);
 }
 
 static void receive_admissions(struct request *r, int count)
 {
 	redisReply *reply = receive();
 	struct admission_answer answer;
-	CHECK(reply->type == REDIS_REPLY_ARRAY && reply->elements == (size_t)count);
+	CHECK(count == 1 || (reply->type == REDIS_REPLY_ARRAY && reply->elements == (size_t)count));
 	for (int i = 0; i < count; i++) {
-		CHECK(
-			admission_answer_read(&answer, reply->element[i]) && answer.numbers[ANSWER_VERDICT] == VERDICT_ADMITTED);
+		CHECK(admission_answer_read(&answer, count == 1 ? reply : reply->element[i]) &&
+			answer.numbers[ANSWER_VERDICT] == VERDICT_ADMITTED);
 		r[i].event = answer.numbers[ANSWER_EVENT];
 		r[i].made = answer.numbers[ANSWER_MADE];
 	}
@@ -188,7 +186,7 @@ static double play_trivial(unsigned requests)
 	for (unsigned done = 0; done < requests; done += DEPTH) {
 		for (int i = 0; i < DEPTH; i++)
 			redisAppendCommand(redis,
-				"EVALSHA %s 3 apiproxy:limit:{c}:c apiproxy:limit:{c}:c apiproxy:limit:{pool} %s x worker01 k1 100 k2 100",
+				"EVALSHA %s 3 apiproxy:limit:{c}:c apiproxy:limit:{c}:c apiproxy:limit:{pool} %s x worker01 k1 k2",
 				trivial.sha1,
 				"----------------------------------------------------------------------------------------");
 		for (int i = 0; i < DEPTH; i++)

@@ -109,29 +109,38 @@ static void the_vendor_says_how_long(void **state)
 static struct redis_fixture fixture;
 static redisContext *redis;
 
-/* The scripts' functions with the time as an argument: report, or begin a trial where one is due. */
+/* The scripts' parts with the time as an argument: report, or begin a trial where one is due. */
+static const char script[] =
+	"-- include admission_window.lua\n"
+	"-- include admission_window_move.lua\n"
+	"-- include admission_keys.lua\n"
+	"-- include admission_health.lua\n"
+	"local now, pool, first_key, answer = tonumber(ARGV[1]), KEYS[1], 3, '0'\n"
+	"if ARGV[2] == 'trial' then\n"
+	"	local span, candidates, at, key_event, key_made, trial = 60000, 1, 1, 0, 0, 0\n"
+	"	local key, choice, limit, on_trial, learnt\n"
+	"	ARGV[1] = pack('<dd', 1, 0)\n"
+	"	-- include admission_key_choose.lua\n"
+	"	if key then\n"
+	"		-- include admission_key_take.lua\n"
+	"	end\n"
+	"	answer = key and string.format('%.0f', trial) or '-1'\n"
+	"else\n"
+	"	local name = pool .. ':k:a'\n"
+	"	local s = call('GET', name)\n"
+	"	keys[1] = {name, s and {open(STATE, s)}, not s, false}\n"
+	"	health_report(keys[1], now, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]))\n"
+	"end\n"
+	"-- include admission_keys_save.lua\n"
+	"return answer\n";
+
 static void load(char sha1[41])
 {
-	static const char *const files[] = {"admission_window.lua", "admission_window_move.lua", "admission_keys.lua"};
-	char *text = check_strdup("");
-	for (size_t i = 0; i < 3; i++) {
-		char *longer = check_printf("%s%s", text, embedded_find(files[i])->data);
-		free(text);
-		text = longer;
-	}
-	char *whole = check_printf("%s%s%s%s", text, admission_health_lua(), embedded_find("admission_health.lua")->data,
-		"local now = tonumber(ARGV[1]) "
-		"if ARGV[2] == 'trial' then "
-		"local choice = key_choose(KEYS[1], 3, pack('<d', 0), 1, 1, now, 60000) "
-		"local name = choice and string.format('%.0f', select(3, key_take(choice, now, 60000))) or '-1' "
-		"keys_save(now) return name end "
-		"health_report(key_known(KEYS[1] .. ':k:a'), now, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])) "
-		"keys_save(now) return '0'");
+	char *whole = admission_script_expand(script);
 	redisReply *reply = redisCommand(redis, "SCRIPT LOAD %s", whole);
 	assert_int_equal(reply->type, REDIS_REPLY_STRING);
 	snprintf(sha1, 41, "%s", reply->str);
 	freeReplyObject(reply);
-	free(text);
 	free(whole);
 }
 
