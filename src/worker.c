@@ -241,8 +241,8 @@ struct worker *worker_start(unsigned number, const struct worker_setup *setup)
 	p->control = setup->control;
 	p->on_less = on_less;
 	p->connections = setup->connections;
-	p->connector = connector_new(p->loop);
 	p->upstreams = upstream_pool_new(p->loop);
+	p->connector = connector_new(p->loop, upstream_make_room, p->upstreams);
 	p->identity = identity_new();
 	p->admission = admission_new(setup->admission, p->loop);
 	CHECK(pthread_create(&w->thread, NULL, run, w) == 0);

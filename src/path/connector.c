@@ -1,34 +1,48 @@
 /* connector: one CURLM on the worker's loop. libcurl asks for sockets to be watched (level triggered) and for
  * one timer. Once it has connected (through a tunnel, where a proxy is named), the socket is duplicated and
  * the handle goes: libcurl considers connections of its own as idle and may close them at any time. TLS is
- * then spoken by tls_client. */
+ * then spoken by tls_client.
+ *
+ * Descriptors: a job has its socket alone; for a moment, one more each worker, when the socket changes hands. To
+ * look a name up takes a few more. A job that finds none left is begun anew a little later. */
 #include "path/connector.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/check.h"
 #include "path/egress.h"
 #include "state/snapshot.h"
 
+enum {
+	LACK_RETRY_MS = 25,
+	LACK_PATIENCE_MS = 2000, /* a burst is over by then; who lacks one for longer is told */
+};
+
 struct connector {
 	struct loop *loop;
+	void (*make_room)(void *context);
+	void *context;
+	uint64_t lack_ms; /* when there was no descriptor, last */
 	CURLM *multi;
 	struct loop_timer timer;
 	struct socket_watch **watches; /* by descriptor */
 	size_t watch_capacity;
 };
 
-/* libcurl may close a socket before it says so, and its number is somebody else's then: what is watched is
- * a duplicate. */
+/* libcurl closes connections by on_close_socket(). What a lookup wakes it by it may close before it says so, and the
+ * number is somebody else's then: of that a duplicate is watched. */
 struct socket_watch {
-	struct loop_watch watch; /* of the duplicate */
-	int fd;                  /* libcurl's */
-	int own_fd;
+	struct loop_watch watch;
+	int fd;     /* libcurl's */
+	int own_fd; /* the duplicate; -1: none */
 	struct connector *connector;
 };
 
@@ -63,6 +77,18 @@ static int on_close_socket(void *user, curl_socket_t fd)
 	return close(fd);
 }
 
+static bool is_connection(int fd)
+{
+	int domain;
+	socklen_t length = sizeof domain;
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && (domain == AF_INET || domain == AF_INET6);
+}
+
+static bool is_lack(int error)
+{
+	return error == EMFILE || error == ENFILE;
+}
+
 static struct socket_watch *watch_of(struct connector *c, curl_socket_t fd)
 {
 	if ((size_t)fd >= c->watch_capacity) {
@@ -77,18 +103,19 @@ static struct socket_watch *watch_of(struct connector *c, curl_socket_t fd)
 		s->watch = (struct loop_watch){.fd = -1, .on_event = on_socket_ready};
 		s->connector = c;
 		s->fd = fd;
-		s->own_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		s->own_fd = is_connection(fd) ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	}
 	return c->watches[fd];
 }
 
 /* No descriptor is left for the duplicate. Telling libcurl of it here would end all that connect. */
-static void give_up(struct connector *c, CURL *easy)
+static void begin_anew(struct connector *c, CURL *easy)
 {
 	struct connect_job *job = NULL;
+	c->lack_ms = loop_now_ms(c->loop);
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &job);
 	if (job)
-		loop_timer_set(c->loop, &job->hopeless, loop_now_ms(c->loop));
+		loop_timer_set(c->loop, &job->again, loop_now_ms(c->loop));
 }
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *per_socket)
@@ -101,8 +128,9 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *p
 	}
 	struct socket_watch *s = watch_of(c, fd);
 	uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
-	if (s->own_fd < 0 || !loop_watch_level(c->loop, &s->watch, s->own_fd, events))
-		give_up(c, easy);
+	int watched = s->own_fd < 0 && is_connection(fd) ? fd : s->own_fd;
+	if (watched < 0 || !loop_watch_level(c->loop, &s->watch, watched, events))
+		begin_anew(c, easy);
 	return 0;
 }
 
@@ -125,10 +153,12 @@ static int on_timer(CURLM *multi, long timeout_ms, void *user)
 	return 0;
 }
 
-struct connector *connector_new(struct loop *l)
+struct connector *connector_new(struct loop *l, void (*make_room)(void *context), void *context)
 {
 	struct connector *c = check_calloc(1, sizeof *c);
 	c->loop = l;
+	c->make_room = make_room;
+	c->context = context;
 	c->timer.on_due = on_timer_due;
 	c->multi = curl_multi_init();
 	CHECK(c->multi);
@@ -149,9 +179,19 @@ void connector_free(struct connector *c)
 	free(c);
 }
 
-static bool set_up(struct connector *c, CURL *easy, struct connect_job *job, const struct target *target,
-	uint64_t timeout_ms)
+static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *a)
 {
+	struct connect_job *job = user;
+	(void)purpose;
+	int fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+	if (fd < 0 && is_lack(errno))
+		job->lacked = true;
+	return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
+static bool set_up(struct connector *c, CURL *easy, struct connect_job *job, uint64_t timeout_ms)
+{
+	const struct target *target = job->target;
 	struct egress_route egress = egress_route(target);
 	char url[512];
 	bool numeric6 = strchr(target->host, ':') != NULL;
@@ -167,6 +207,8 @@ static bool set_up(struct connector *c, CURL *easy, struct connect_job *job, con
 	curl_easy_setopt(easy, CURLOPT_PROXY, egress.curl_proxy ? egress.curl_proxy : "");
 	curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)timeout_ms);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, job);
 	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
 	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, c);
 	curl_easy_setopt(easy, CURLOPT_HTTPPROXYTUNNEL, egress.curl_proxy ? 1L : 0L);
@@ -177,39 +219,65 @@ static void release(struct connector *c, struct connect_job *job)
 {
 	CURL *easy = job->handle;
 	job->handle = NULL;
-	loop_timer_cancel(c->loop, &job->hopeless);
+	loop_timer_cancel(c->loop, &job->again);
 	curl_multi_remove_handle(c->multi, easy);
 	curl_easy_cleanup(easy);
 }
 
-static void on_hopeless(struct loop_timer *t)
+static bool begin(struct connector *c, struct connect_job *job)
 {
-	struct connect_job *job = container_of(t, struct connect_job, hopeless);
-	release(job->connector, job);
-	job->on_done(job, CONNECT_FAILED, NULL, "too many open files");
+	CURL *easy = curl_easy_init();
+	uint64_t now = loop_now_ms(c->loop);
+	if (!easy)
+		return false;
+	job->lacked = false;
+	if (!set_up(c, easy, job, job->due_ms > now ? job->due_ms - now : 1) ||
+		curl_multi_add_handle(c->multi, easy) != CURLM_OK) {
+		curl_easy_cleanup(easy);
+		return false;
+	}
+	job->handle = easy;
+	return true;
+}
+
+static void wait_for_room(struct connector *c, struct connect_job *job)
+{
+	uint64_t now = loop_now_ms(c->loop);
+	if (now >= job->patient_until_ms || now >= job->due_ms) {
+		job->on_done(job, CONNECT_FAILED, NULL, "too many open files");
+		return;
+	}
+	c->make_room(c->context);
+	loop_timer_set(c->loop, &job->again, now + LACK_RETRY_MS);
+}
+
+static void on_again(struct loop_timer *t)
+{
+	struct connect_job *job = container_of(t, struct connect_job, again);
+	struct connector *c = job->connector;
+	if (job->handle) {
+		release(c, job);
+		wait_for_room(c, job);
+	} else if (!begin(c, job)) {
+		job->on_done(job, CONNECT_FAILED, NULL, "out of memory");
+	}
 }
 
 bool connector_start(struct connector *c, struct connect_job *job, const struct target *target, uint64_t timeout_ms)
 {
-	CURL *easy = curl_easy_init();
-	if (!easy)
-		return false;
-	job->hopeless.on_due = on_hopeless;
-	if (!set_up(c, easy, job, target, timeout_ms) || curl_multi_add_handle(c->multi, easy) != CURLM_OK) {
-		curl_easy_cleanup(easy);
-		return false;
-	}
+	job->again.on_due = on_again;
 	job->connector = c;
-	job->handle = easy;
 	job->target = target;
 	job->due_ms = loop_now_ms(c->loop) + timeout_ms;
-	return true;
+	job->patient_until_ms = loop_now_ms(c->loop) + LACK_PATIENCE_MS;
+	return begin(c, job);
 }
 
 void connector_cancel(struct connector *c, struct connect_job *job)
 {
 	if (job->handle)
 		release(c, job);
+	loop_timer_cancel(c->loop, &job->again);
 	if (job->shaking)
 		tls_handshake_cancel(&job->handshake);
 	job->shaking = false;
@@ -235,21 +303,45 @@ static void shake_hands(struct connector *c, struct connect_job *job, int fd)
 		job->on_done(job, CONNECT_FAILED, NULL, "out of memory");
 }
 
-static int take_socket(CURL *easy)
+static int take_socket(CURL *easy, struct connect_job *job)
 {
-	curl_socket_t fd = CURL_SOCKET_BAD;
-	if (curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
+	curl_socket_t socket = CURL_SOCKET_BAD;
+	if (curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &socket) != CURLE_OK || socket == CURL_SOCKET_BAD)
 		return -1;
-	return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	int fd = fcntl(socket, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0 && is_lack(errno))
+		job->lacked = true;
+	return fd;
+}
+
+static bool has_room(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC);
+	if (fd < 0)
+		return !is_lack(errno);
+	close(fd);
+	return true;
+}
+
+static bool has_lacked(struct connector *c, const struct connect_job *job, CURLcode code)
+{
+	uint64_t now = loop_now_ms(c->loop);
+	bool is_told = code == CURLE_OK || code == CURLE_COULDNT_CONNECT || code == CURLE_OPERATION_TIMEDOUT;
+	if (job->lacked || (!is_told && !has_room()))
+		c->lack_ms = now;
+	/* A lookup does not tell what it lacked, and that may be there again by now. */
+	return job->lacked || (!is_told && c->lack_ms && now - c->lack_ms < LACK_PATIENCE_MS);
 }
 
 static void finish(struct connector *c, CURL *easy, CURLcode code)
 {
 	struct connect_job *job = NULL;
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &job);
-	int fd = code == CURLE_OK ? take_socket(easy) : -1;
+	int fd = code == CURLE_OK ? take_socket(easy, job) : -1;
 	release(c, job);
-	if (fd < 0)
+	if (fd < 0 && has_lacked(c, job, code))
+		wait_for_room(c, job);
+	else if (fd < 0)
 		job->on_done(job, code == CURLE_OPERATION_TIMEDOUT ? CONNECT_TIMED_OUT : CONNECT_FAILED, NULL,
 			code == CURLE_OK ? "no socket was given" : curl_easy_strerror(code));
 	else if (job->target->tls)

@@ -1,5 +1,6 @@
 /* connector: from a target to a connection: names, both address families and egress proxies by libcurl
- * (CURLOPT_CONNECT_ONLY), TLS by tls_client. One per worker, on its loop. */
+ * (CURLOPT_CONNECT_ONLY), TLS by tls_client. One per worker, on its loop. Where no descriptor is left, a job waits
+ * for one, two seconds at most. */
 #ifndef APIPROXY_PATH_CONNECTOR_H
 #define APIPROXY_PATH_CONNECTOR_H
 
@@ -24,9 +25,10 @@ struct connect_job { /* embedded; zeroed before its first use */
 	void (*on_done)(struct connect_job *job, enum connect_outcome outcome, const struct connection *c, const char *text);
 	struct connector *connector;  /* private from here on */
 	void *handle;
-	struct loop_timer hopeless;
+	struct loop_timer again;       /* it waits for a descriptor */
 	const struct target *target;
-	uint64_t due_ms;
+	uint64_t due_ms, patient_until_ms;
+	bool lacked;                   /* there was no descriptor for it */
 	bool shaking;
 	struct tls_handshake handshake;
 };
@@ -34,10 +36,11 @@ struct connect_job { /* embedded; zeroed before its first use */
 /* Is it under way? */
 static inline bool connect_job_is_running(const struct connect_job *job)
 {
-	return job->handle || job->shaking;
+	return job->handle || job->shaking || job->again.due_ms;
 }
 
-struct connector *connector_new(struct loop *l);
+/* make_room is called where a job lacks a descriptor: what is kept open without need may be closed. */
+struct connector *connector_new(struct loop *l, void (*make_room)(void *context), void *context);
 void connector_free(struct connector *c);
 
 /* target must live until on_done or connector_cancel(). false: out of memory. */

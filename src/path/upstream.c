@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,7 +16,10 @@
 #include "path/connector.h"
 #include "state/snapshot.h"
 
-enum { GROUP_BUCKETS = 256, SWEEP_MS = 5000 };
+enum { GROUP_BUCKETS = 256, SWEEP_MS = 250 };
+
+/* When a worker was short of a descriptor and had nothing to close, on the monotonic clock: the others close some. */
+static _Atomic uint64_t short_ms;
 
 struct upstream_group {
 	struct upstream_group *next; /* in its bucket */
@@ -112,7 +116,9 @@ static void on_sweep(struct loop_timer *t)
 {
 	struct upstream_pool *p = container_of(t, struct upstream_pool, sweep);
 	uint64_t now = loop_now_ms(p->loop);
-	while (p->oldest && p->oldest->idle_since_ms + UPSTREAM_IDLE_SECONDS * 1000 <= now)
+	bool is_short = atomic_load(&short_ms) + SWEEP_MS >= now;
+	uint32_t kept = is_short ? p->idle_count / 2 : UINT32_MAX;
+	while (p->oldest && (p->idle_count > kept || p->oldest->idle_since_ms + UPSTREAM_IDLE_SECONDS * 1000 <= now))
 		upstream_close(p, p->oldest);
 	if (p->oldest)
 		loop_timer_set(p->loop, &p->sweep, now + SWEEP_MS);
@@ -199,4 +205,13 @@ void upstream_close(struct upstream_pool *p, struct upstream *u)
 	io_close(&u->io, p->loop);
 	drop_group(p, u->group);
 	loop_free_later(p->loop, u);
+}
+
+void upstream_make_room(void *pool)
+{
+	struct upstream_pool *p = pool;
+	if (p->oldest)
+		upstream_close(p, p->oldest);
+	else
+		atomic_store(&short_ms, loop_now_ms(p->loop));
 }

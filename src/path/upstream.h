@@ -1,5 +1,5 @@
 /* upstream: connections to vendors (and to the control plane), and the ones kept for the next
- * request. One pool per worker, nothing is shared.
+ * request. One pool per worker; shared is that descriptors are short.
  *
  * A kept connection on which anything happens (the vendor closes it, or says something unasked) is
  * closed at once, so that what upstream_take() gives was open a moment ago. */
@@ -42,5 +42,6 @@ struct upstream *upstream_take(struct upstream_pool *p, const struct target *tar
 struct upstream *upstream_adopt(struct upstream_pool *p, const struct target *target, const struct connection *c);
 void upstream_keep(struct upstream_pool *p, struct upstream *u);  /* the answer was read to its end */
 void upstream_close(struct upstream_pool *p, struct upstream *u);
+void upstream_make_room(void *pool); /* a descriptor is needed: the oldest kept one is closed, or some of others' */
 
 #endif

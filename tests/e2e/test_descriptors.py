@@ -1,9 +1,11 @@
-"""No descriptor is left, or no more connections are allowed: what is open goes on, what cannot be begun is
-told so or waits, nothing spins, and with room everything comes back."""
+"""No descriptor is left, or no more connections are allowed: what is open goes on, what cannot be begun
+waits or is told so, nothing spins, and with room everything comes back."""
 
 from __future__ import annotations
 
+import resource
 import socket
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -64,6 +66,55 @@ def test_without_descriptors(host):
             assert gateway.get("/v").status == 200
         stream.close()
     vendor.close()
+
+
+class Gathering(ThreadedServer):
+    """Answers nobody before it is told to."""
+
+    def __init__(self):
+        self.arrived: list[int] = []
+        self.answering = threading.Event()
+        super().__init__(self.answer)
+
+    def answer(self, connection):
+        while True:
+            connection.read_request()
+            self.arrived.append(1)
+            self.answering.wait(30)
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+@pytest.fixture
+def many_descriptors():
+    """For the test itself, which is clients and vendors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("host", ("127.0.0.1", "localhost"))
+def test_a_cold_burst_of_as_many_as_are_let_in(many_descriptors, host):
+    """All of them connect at the same time; then as many to another vendor, while what the first one's connections
+    take is still taken."""
+    let_in, above = (1024 - 128) // 2, 22
+    vendors = [Gathering(), Gathering()]
+    with Gateway(wrapper=("prlimit", "--nofile=1024:1024")) as gateway:
+        for number, vendor in enumerate(vendors):
+            gateway.map(f"/{number}", f"http://{host}:{vendor.raw.port}")
+        time.sleep(0.2)
+        for number, vendor in enumerate(vendors):
+            clients = [gateway.connect(timeout=10) for _ in range(let_in + above)]
+            for client in clients:
+                client.send(request_bytes("GET", f"/{number}", [("Connection", "close")]))
+            eventually(lambda: len(vendor.arrived) >= let_in - 5, 5, what="all at the vendor")  # noqa: B023
+            vendor.answering.set()
+            answers = Counter((r.status, r.body) for r in (client.read_response() for client in clients))
+            assert answers == {(200, b"ok"): let_in + above}
+            for client in clients:
+                client.close()
+    for vendor in vendors:
+        vendor.close()
 
 
 @pytest.mark.parametrize("spare", range(3))

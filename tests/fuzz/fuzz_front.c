@@ -197,7 +197,7 @@ struct connector {
 
 static void on_due_connect(struct loop_timer *t)
 {
-	struct connect_job *job = container_of(t, struct connect_job, hopeless);
+	struct connect_job *job = container_of(t, struct connect_job, again);
 	bool done = connecting == CONNECTS || connecting == CONNECT_SLOW;
 	job->handle = NULL;
 	if (done)
@@ -206,8 +206,10 @@ static void on_due_connect(struct loop_timer *t)
 		job->on_done(job, connecting == CONNECT_NEVER ? CONNECT_TIMED_OUT : CONNECT_FAILED, NULL, "a play");
 }
 
-struct connector *connector_new(struct loop *l)
+struct connector *connector_new(struct loop *l, void (*make_room)(void *context), void *context)
 {
+	(void)make_room;
+	(void)context;
 	struct connector *c = check_calloc(1, sizeof *c);
 	c->loop = l;
 	return c;
@@ -224,15 +226,15 @@ bool connector_start(struct connector *c, struct connect_job *job, const struct 
 	(void)target;
 	job->connector = c;
 	job->handle = c;
-	job->hopeless.on_due = on_due_connect;
-	loop_timer_set(c->loop, &job->hopeless, loop_now_ms(c->loop) + delay_ms);
+	job->again.on_due = on_due_connect;
+	loop_timer_set(c->loop, &job->again, loop_now_ms(c->loop) + delay_ms);
 	return true;
 }
 
 void connector_cancel(struct connector *c, struct connect_job *job)
 {
 	if (job->handle)
-		loop_timer_cancel(c->loop, &job->hopeless);
+		loop_timer_cancel(c->loop, &job->again);
 	job->handle = NULL;
 }
 
@@ -362,7 +364,7 @@ static void raise_curtain(void)
 	connecting = CONNECTS;
 	plane.draining = false;
 	plane.loop = loop_new();
-	plane.connector = connector_new(plane.loop);
+	plane.connector = connector_new(plane.loop, NULL, NULL);
 	plane.upstreams = upstream_pool_new(plane.loop);
 	plane_publish(&plane, snapshot_ref(snapshot));
 	for (int i = 0; i < CLIENTS; i++)
