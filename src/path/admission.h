@@ -142,6 +142,4 @@ bool admission_key_health(struct redis_sync *redis, const struct vendor_key *key
 	__attribute__((warn_unused_result));
 bool admission_key_reset(struct redis_sync *redis, const struct vendor_key *key) __attribute__((warn_unused_result));
 
-bool admission_redis_up(const struct admission_node *node); /* as the workers see it; any thread */
-
 #endif

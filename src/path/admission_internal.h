@@ -108,7 +108,7 @@ struct admission_node {
 	unsigned db;
 	uint64_t nonce;
 	struct redis_async_script *scripts;
-	atomic_uint worker_count, up_count;
+	atomic_uint worker_count;
 	atomic_uint_fast64_t names;
 	atomic_uint_fast64_t outage_ms; /* when a decision was last made without Redis; 0: never */
 	pthread_mutex_t lock;           /* guards what follows and all that is in it */

@@ -54,16 +54,9 @@ void admission_node_free(struct admission_node *node)
 	free(node);
 }
 
-bool admission_redis_up(const struct admission_node *node)
-{
-	return atomic_load(&node->up_count) > 0;
-}
-
 static void on_change(void *context, bool up, const char *reason)
 {
 	struct admission *a = context;
-	if (up != a->up)
-		atomic_fetch_add(&a->node->up_count, up ? 1u : -1u);
 	bool before = a->up;
 	a->up = up;
 	if (!up) {
@@ -112,8 +105,6 @@ void admission_free(struct admission *a)
 	redis_async_free(a->redis);
 	admission_batch_send(a->batch); /* those that were just refused: each is answered */
 	admission_batch_free(a->batch);
-	if (a->up)
-		atomic_fetch_add(&a->node->up_count, -1u);
 	admission_lease_fini(a);
 	admission_queue_fini(a);
 	loop_free_later(a->loop, a);

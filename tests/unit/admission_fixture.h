@@ -24,7 +24,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "path/admission.h"
+#include "path/admission_internal.h"
 #include "state/redis_sync.h"
 #include "state/redis_url.h"
 
@@ -134,6 +134,7 @@ struct work { /* done on a worker, waited for */
 	enum admission_outcome outcome;
 	unsigned status;
 	uint64_t retry_after_ms;
+	bool usable;
 	bool done;
 };
 
@@ -197,6 +198,25 @@ static inline void worker_start(struct worker *w, struct admission_node *node)
 	on_worker(w, &(struct work){.run = work_new});
 }
 
+static inline void work_look(struct work *work)
+{
+	work->usable = redis_async_usable(work->worker->admission->redis);
+}
+
+static inline bool redis_is_usable(struct worker *w)
+{
+	struct work work = {.run = work_look};
+	on_worker(w, &work);
+	return work.usable;
+}
+
+static inline bool redis_gets_usable(struct worker *w)
+{
+	for (int i = 0; i < 400 && !redis_is_usable(w); i++)
+		pause_ms(10);
+	return redis_is_usable(w);
+}
+
 static inline void worker_stop(struct worker *w)
 {
 	on_worker(w, &(struct work){.run = work_free});
@@ -218,9 +238,7 @@ static inline int start_one(void **state)
 {
 	(void)state;
 	worker_start(&one, node_new(ADMISSION_LOCAL));
-	for (int i = 0; i < 200 && !admission_redis_up(one.node); i++)
-		pause_ms(5);
-	return !admission_redis_up(one.node);
+	return !redis_gets_usable(&one);
 }
 
 static inline int stop_one(void **state)

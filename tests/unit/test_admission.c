@@ -309,11 +309,9 @@ static void a_hung_redis_is_replaced_at_once(void **state)
 			cancel(j);
 	}
 	assert_in_range(clock_monotonic_ms() - began, 0, 100);
-	assert_false(admission_redis_up(one.node));
+	assert_false(redis_is_usable(&one));
 	kill(server, SIGCONT);
-	for (int i = 0; i < 400 && !admission_redis_up(one.node); i++)
-		pause_ms(10);
-	assert_true(admission_redis_up(one.node));
+	assert_true(redis_gets_usable(&one));
 	j = begin(&one, &client, &plain, 1, 1); /* Redis has seen two or three of the six, this node all */
 	assert_int_equal(decided(j), PROBLEM_RATE_LIMIT);
 	cancel(j);
@@ -330,7 +328,7 @@ static void who_goes_while_redis_is_asked_leaves_nothing(void **state)
 	cancel(begin(&one, &client, &m, 10, 1));
 	kill(server, SIGCONT);
 	pause_ms(60);
-	assert_true(admission_redis_up(one.node));
+	assert_true(redis_is_usable(&one));
 	struct job *j = begin(&one, &client, &m, 10, 1);
 	assert_int_equal(decided(j), PROBLEM_NONE);
 	done(j);
@@ -345,8 +343,7 @@ static void an_answer_that_was_lost_keeps_no_place(void **state)
 	assert_int_equal(decided(j), PROBLEM_NONE); /* here; Redis will read of it when it goes on */
 	done(j);
 	kill(server, SIGCONT);
-	for (int i = 0; i < 400 && !admission_redis_up(one.node); i++)
-		pause_ms(10);
+	assert_true(redis_gets_usable(&one));
 	pause_ms(50);
 	for (int i = 0; i < 2; i++) {
 		j = begin(&one, &client, &plain, 1, 1);
@@ -387,9 +384,7 @@ static void the_other_policies(void **state)
 		admission_node_free(w.node);
 	}
 	assert_int_equal(start_server(NULL), 0);
-	for (int i = 0; i < 400 && !admission_redis_up(one.node); i++)
-		pause_ms(10);
-	assert_true(admission_redis_up(one.node));
+	assert_true(redis_gets_usable(&one));
 }
 
 /* ---- many threads, no Redis ---- */
