@@ -36,7 +36,7 @@ file_sizes() {
 }
 
 left_open() {
-	! grep -rnwE 'TODO|FIXME|XXX|HACK' src static tests scripts monitoring --include='*.[ch]' --include='*.py' \
+	! grep -rnwE 'T[O]DO|F[I]XME|X[X]X|H[A]CK' src static tests scripts monitoring --include='*.[ch]' --include='*.py' \
 		--include='*.js' --include='*.lua' --include='*.def' 2>/dev/null
 }
 
