@@ -314,6 +314,7 @@ static bool apply_port(struct reading *r)
 	CHECK(settings_parse_listen(r->s->server_listen, &address));
 	set_string(&r->s->server_listen,
 		check_printf(strchr(address.host, ':') ? "[%s]:%u" : "%s:%u", address.host, only_port.port));
+	set_string(&r->port, NULL);
 	return true;
 }
 
@@ -368,8 +369,9 @@ char *settings_read(struct settings *s, const struct settings_options *o)
 {
 	struct reading r = {.s = s};
 	*s = (struct settings){.config_file = check_strdup("")};
-	if (apply_defaults(&r) && apply_ini(&r, o->config_file) && apply_dotenv(&r) && apply_environment(&r) &&
-		apply_port(&r))
+	/* PORT of a file does not replace what the environment says. */
+	if (apply_defaults(&r) && apply_ini(&r, o->config_file) && apply_dotenv(&r) && apply_port(&r) &&
+		apply_environment(&r) && apply_port(&r))
 		check_together(&r);
 	for (size_t i = 0; i < SETTINGS_COUNT; i++)
 		free(r.places[i]);

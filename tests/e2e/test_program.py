@@ -179,6 +179,13 @@ def test_port_replaces_the_port(tmp_path, env, listen):
     assert in_force(tmp_path, "server", "listen", **env) == listen
 
 
+def test_port_of_a_file_does_not_replace_what_the_environment_says(tmp_path):
+    (tmp_path / ".env").write_text("PORT=8123\n")
+    assert in_force(tmp_path, "server", "listen") == "0.0.0.0:8123"
+    assert in_force(tmp_path, "server", "listen", API_PROXY_LISTEN="127.0.0.1:9000") == "127.0.0.1:9000"
+    assert in_force(tmp_path, "server", "listen", API_PROXY_LISTEN="127.0.0.1:9000", PORT="8124") == "127.0.0.1:8124"
+
+
 def test_port_is_listened_on():
     with HeldPortGateway() as gateway:
         assert gateway.get("/health").status == 200

@@ -127,15 +127,23 @@ static void test_port_replaces_port(void **state)
 {
 	struct settings s;
 	(void)state;
+	files_write("apiproxy.ini", "[server]\nlisten = 127.0.0.1:7000\n");
+	files_write(".env", "API_PROXY_LISTEN=127.0.0.2:7001\nPORT=9001\n");
+	read_good(&s, NULL);
+	assert_string_equal(s.server_listen, "127.0.0.2:9001");
+	settings_free(&s);
 	files_write(".env", "PORT=9001\n");
+	read_good(&s, NULL);
+	assert_string_equal(s.server_listen, "127.0.0.1:9001");
+	settings_free(&s);
 	setenv("API_PROXY_LISTEN", "[::1]:8000", 1);
 	setenv("PORT", "9002", 1);
 	read_good(&s, NULL);
 	assert_string_equal(s.server_listen, "[::1]:9002");
 	settings_free(&s);
-	unsetenv("PORT");
+	unsetenv("PORT"); /* what the environment says wins over a file */
 	read_good(&s, NULL);
-	assert_string_equal(s.server_listen, "[::1]:9001");
+	assert_string_equal(s.server_listen, "[::1]:8000");
 	settings_free(&s);
 }
 
