@@ -12,7 +12,7 @@ from email.utils import formatdate, parsedate_to_datetime
 import pytest
 
 from support.gateway import Gateway
-from support.managed import MESSAGES, Held, Nodes, Timed, ask, at_once, bearer, fault_of, login, most_in_window
+from support.managed import MESSAGES, Held, Nodes, Timed, ask, at_once, fault_of, login, most_in_window, statuses, token_of
 from support.process import eventually
 from support.redis_server import Redis
 from support.skew import TAKEN_OVER, Clock
@@ -65,10 +65,6 @@ def guarded(nodes, echo):
     return nodes.map(echo.url, auth="required")
 
 
-def statuses(nodes, prefix, credential) -> list[int]:
-    return [node.get(prefix + "/x", bearer(credential)).status for node in nodes]
-
-
 def rfc3339(at: float) -> str:
     return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -105,7 +101,7 @@ def test_a_token_is_good_on_every_node(nodes, guarded, issuer):
 def test_a_token_ends_on_every_node_at_once(redis, echo):
     with SkewedNodes(redis, API_PROXY_TOKEN_TTL_SECONDS="3") as nodes:
         prefix, began = nodes.map(echo.url, auth="required"), time.monotonic()
-        tokens = [login(node, nodes.user()).json()["token"] for node in nodes]
+        tokens = [token_of(node, nodes.user()) for node in nodes]
         if time.monotonic() - began < 1:
             assert [statuses(nodes, prefix, token) for token in tokens] == [[200] * 3] * 3
         time.sleep(4.1)
@@ -273,7 +269,7 @@ def test_a_clock_that_is_set_while_it_runs(redis, echo):
     clock = Clock(0)
     with SkewedNodes(redis, clock, Clock(0)) as nodes:
         prefix = nodes.map(echo.url, auth="required")
-        token = login(nodes[0], nodes.user()).json()["token"]
+        token = token_of(nodes[0], nodes.user())
         later, ended = (nodes.client(expires_at=rfc3339(time.time() + s)) for s in (1800, -60))
         limited = nodes.client(rpm=2)
         assert statuses(nodes, prefix, limited) == [200, 200]

@@ -80,7 +80,7 @@ class Gathering(ThreadedServer):
         while True:
             connection.read_request()
             self.arrived.append(1)
-            self.answering.wait(30)
+            self.answering.wait(60)
             connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
@@ -104,10 +104,10 @@ def test_a_cold_burst_of_as_many_as_are_let_in(many_descriptors, host):
             gateway.map(f"/{number}", f"http://{host}:{vendor.raw.port}")
         time.sleep(0.2)
         for number, vendor in enumerate(vendors):
-            clients = [gateway.connect(timeout=10) for _ in range(let_in + above)]
+            clients = [gateway.connect(timeout=20) for _ in range(let_in + above)]
             for client in clients:
                 client.send(request_bytes("GET", f"/{number}", [("Connection", "close")]))
-            eventually(lambda: len(vendor.arrived) >= let_in - 5, 5, what="all at the vendor")  # noqa: B023
+            eventually(lambda: len(vendor.arrived) >= let_in - 5, 20, what="all at the vendor")  # noqa: B023
             vendor.answering.set()
             answers = Counter((r.status, r.body) for r in (client.read_response() for client in clients))
             assert answers == {(200, b"ok"): let_in + above}

@@ -27,20 +27,22 @@ def one():
         yield nodes
 
 
-def pooled(one, target: str, count: int = 2, **more) -> str:
-    return one.map(target, pool=one.pool(*[name("form") for _ in range(count)]), **more)
-
-
 # -- Expect: 100-continue
+
+
+def expecting(one, server: RawServer):
+    """A client that waits for 100, and the first try for it."""
+    client = one[0].connect()
+    client.send(request_bytes("POST", one.pooled(server.url) + "/x", EXPECTING))
+    first = server.accept()
+    assert first.read_head().get("expect") == "100-continue"
+    return client, first
 
 
 def test_refused_before_the_body(one):
     """The first key's answer comes instead of 100: the next one is asked as the first was."""
     with RawServer() as server:
-        client = one[0].connect()
-        client.send(request_bytes("POST", pooled(one, server.url) + "/x", EXPECTING))
-        first = server.accept()
-        assert first.read_head().get("expect") == "100-continue"
+        client, first = expecting(one, server)
         first.send("HTTP/1.1 429 No\r\nContent-Length: 0\r\n\r\n")
         second = server.accept()
         assert second.read_head().get("expect") == "100-continue"
@@ -56,10 +58,7 @@ def test_refused_before_the_body(one):
 def test_refused_after_the_body(one):
     """The client has been told to go on: nobody is asked for that again, the body is there."""
     with RawServer() as server:
-        client = one[0].connect()
-        client.send(request_bytes("POST", pooled(one, server.url) + "/x", EXPECTING))
-        first = server.accept()
-        first.read_head()
+        client, first = expecting(one, server)
         first.send("HTTP/1.1 100 Continue\r\n\r\n")
         assert b" 100 " in client.read_head().line
         client.send(b"hello")
@@ -75,10 +74,7 @@ def test_refused_after_the_body(one):
 
 def test_refused_by_all_before_the_body(one):
     with RawServer() as server:
-        client = one[0].connect()
-        client.send(request_bytes("POST", pooled(one, server.url) + "/x", EXPECTING))
-        first = server.accept()
-        first.read_head()
+        client, first = expecting(one, server)
         first.send("HTTP/1.1 429 No\r\nContent-Length: 3\r\n\r\none")
         second = server.accept()
         second.read_head()
@@ -89,10 +85,7 @@ def test_refused_by_all_before_the_body(one):
 
 def test_told_to_go_on_after_a_second_then_refused(one):
     with RawServer() as server:
-        client = one[0].connect()
-        client.send(request_bytes("POST", pooled(one, server.url) + "/x", EXPECTING))
-        first = server.accept()
-        first.read_head()
+        client, first = expecting(one, server)
         assert b" 100 " in client.read_head().line
         client.send(b"hello")
         first.read_exactly(5)
@@ -111,7 +104,7 @@ def test_told_to_go_on_after_a_second_then_refused(one):
 @pytest.mark.parametrize("step", [Reply(503), Fault("close_before_head"), Fault("reset_before_head")], ids=["503", "close", "reset"])
 def test_every_method(one, vendor, method, step):
     vendor.script(step)
-    answer = one[0].request(method, pooled(one, vendor.url) + "/x", [], b"abc" if method in ("PUT", "PATCH") else None)
+    answer = one[0].request(method, one.pooled(vendor.url) + "/x", [], b"abc" if method in ("PUT", "PATCH") else None)
     assert answer.status == 200
     assert len({r.header("authorization") for r in vendor.received}) == len(vendor.received) == 2
     assert vendor.received[0].body == vendor.received[1].body
@@ -120,7 +113,7 @@ def test_every_method(one, vendor, method, step):
 def test_an_upgrade_that_is_refused(one):
     with RawServer() as server:
         client = one[0].connect()
-        client.send(request_bytes("GET", pooled(one, server.url) + "/x", UPGRADING))
+        client.send(request_bytes("GET", one.pooled(server.url) + "/x", UPGRADING))
         first = server.accept()
         first.read_head()
         first.send("HTTP/1.1 429 No\r\nContent-Length: 3\r\n\r\none")
@@ -137,7 +130,7 @@ def test_an_upgrade_that_is_refused(one):
 
 def test_pipelined_requests(one, vendor):
     """What follows on the connection is no part of the body that is held."""
-    prefix = pooled(one, vendor.url)
+    prefix = one.pooled(vendor.url)
     client = one[0].connect()
     vendor.script(Reply(500), None, Reply(502), None)
     requests = [("POST", "/a", b"one"), ("POST", "/b", b"two"), ("GET", "/c", None)]
@@ -149,7 +142,7 @@ def test_pipelined_requests(one, vendor):
 def test_http_10(one, vendor):
     vendor.script(Reply(500))
     client = one[0].connect()
-    client.send(request_bytes("POST", pooled(one, vendor.url) + "/x", [], b"one", version="HTTP/1.0"))
+    client.send(request_bytes("POST", one.pooled(vendor.url) + "/x", [], b"one", version="HTTP/1.0"))
     assert client.read_response().status == 200
     assert [r.body for r in vendor.received] == [b"one"] * 2
 
@@ -178,7 +171,7 @@ def test_a_kept_connection_that_has_died(vendor):
 def test_an_answer_that_is_none_is_not_tried_again(one, vendor, kind):
     """A byte of it had come."""
     vendor.script(Fault(kind))
-    assert fault_of(ask(one[0], pooled(one, vendor.url))) == (502, "upstream_error")
+    assert fault_of(ask(one[0], one.pooled(vendor.url))) == (502, "upstream_error")
     assert len(vendor.received) == 1
 
 
@@ -205,7 +198,7 @@ def send_oh(connection, status: int):
 def test_redis_hangs_between_two_tries(policy):
     """The other keys are tried without it; where the node must not decide by itself, the last answer is what came."""
     with Nodes(1, API_PROXY_ON_REDIS_FAILURE=policy) as one, RawServer() as server:
-        prefix = pooled(one, server.url, 3)
+        prefix = one.pooled(server.url, 3)
         asking = Timed(lambda: ask(one[0], prefix))
         first = server.accept()
         one.redis.freeze()
@@ -222,7 +215,7 @@ def test_redis_hangs_between_two_tries(policy):
 
 def test_a_request_fails_over_while_draining():
     with Nodes(1) as one, RawServer() as server:
-        prefix = pooled(one, server.url)
+        prefix = one.pooled(server.url)
         asking = Timed(lambda: ask(one[0], prefix))
         first = server.accept()
         one[0].signal(signal.SIGTERM)

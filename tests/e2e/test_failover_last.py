@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from support.managed import Held, Nodes, Timed, ask, at_once, chat_body, fault_of, name
+from support.managed import Held, Nodes, Timed, ask, at_once, chat_body, fault_of
 from support.vendor import Fault, Reply
 from support.wire import Broken, RawServer, chunk, request_bytes
 
@@ -24,10 +24,6 @@ def one(authority):
         yield nodes
 
 
-def pooled(one, target: str, count: int = 2, **more) -> str:
-    return one.map(target, pool=one.pool(*[name("last") for _ in range(count)]), **more)
-
-
 def refusal(status: int, which: str, size: int = 40, **headers) -> Reply:
     body = (which.encode() + b"\x00\xff\r\n") * (size // len(which) + 1)
     return Reply(status, {"x-which": which, "Retry-After": "7", **headers}, body)
@@ -39,10 +35,20 @@ def is_as_it_was(answer, reply: Reply):
     assert "x-apiproxy-error" not in answer.head
 
 
+def two_tries(server: RawServer, answer: str | bytes):
+    """The first gets the beginning of an answer that fails; the second has been asked, too."""
+    first = server.accept()
+    first.read_request()
+    first.send(answer)
+    second = server.accept()
+    second.read_request()
+    return first, second
+
+
 @pytest.mark.parametrize("kind", NO_ANSWER)
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 502, 503, 504, 529])
 def test_an_answer_before_a_connection_failure_is_the_last(one, vendor, status, kind):
-    prefix = pooled(one, vendor.url)
+    prefix = one.pooled(vendor.url)
     first = refusal(status, "first")
     vendor.script(first, Fault(kind))
     is_as_it_was(ask(one[0], prefix), first)
@@ -61,7 +67,7 @@ def test_an_answer_before_a_connection_failure_is_the_last(one, vendor, status, 
     ],
 )
 def test_the_last_of_several_answers(one, vendor, steps, last):
-    prefix = pooled(one, vendor.url, len(steps))
+    prefix = one.pooled(vendor.url, len(steps))
     replies = {step: refusal(500 + 2 * (number % 2), step) for number, step in enumerate(steps) if step}
     vendor.script(*[replies[step] if step else Fault("close_before_head") for step in steps])
     is_as_it_was(ask(one[0], prefix), replies[last])
@@ -69,7 +75,7 @@ def test_the_last_of_several_answers(one, vendor, steps, last):
 
 
 def test_a_key_that_answers_after_all(one, vendor):
-    prefix = pooled(one, vendor.url, 4)
+    prefix = one.pooled(vendor.url, 4)
     vendor.script(refusal(429, "first"), Fault("close_before_head"), refusal(500, "third"))
     answer = ask(one[0], prefix)
     assert answer.status == 200 and "x-which" not in answer.head
@@ -78,7 +84,7 @@ def test_a_key_that_answers_after_all(one, vendor):
 def test_refused_after_an_answer(one):
     """The vendor goes down between two tries."""
     with RawServer() as server:
-        prefix = pooled(one, server.url)
+        prefix = one.pooled(server.url)
         asking = Timed(lambda: ask(one[0], prefix))
         connection = server.accept()
         connection.read_request()
@@ -109,7 +115,7 @@ def test_a_large_answer_passes_whole(one, vendor, framing, size):
             connection.send(body)
             connection.half_close()
 
-    prefix = pooled(one, vendor.url)
+    prefix = one.pooled(vendor.url)
     vendor.script(answer, Fault("close_before_head"))
     got = ask(one[0], prefix)
     assert got.status == 529 and got.header("x-which") == "large" and got.body == body
@@ -119,15 +125,10 @@ def test_a_large_answer_passes_whole(one, vendor, framing, size):
 def test_it_is_streamed(one):
     """What comes of it after the last try leaves as it comes."""
     with RawServer() as server:
-        prefix = pooled(one, server.url)
+        prefix = one.pooled(server.url)
         client = one[0].connect()
         client.send(request_bytes("POST", prefix + "/x", [], b"question"))
-        first = server.accept()
-        first.read_request()
-        first.send("HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n")
-        first.send(chunk(b"one"))
-        second = server.accept()
-        second.read_request()
+        first, second = two_tries(server, b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"one"))
         assert client.silent(0.2)
         second.close()
         head, _ = client.read_response_head()
@@ -141,13 +142,9 @@ def test_it_is_streamed(one):
 
 def test_it_breaks_off_where_the_vendor_did(one):
     with RawServer() as server:
-        prefix = pooled(one, server.url)
+        prefix = one.pooled(server.url)
         asking = Timed(lambda: ask(one[0], prefix))
-        first = server.accept()
-        first.read_request()
-        first.send("HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\nhalf")
-        second = server.accept()
-        second.read_request()
+        first, second = two_tries(server, "HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\nhalf")
         first.close()
         second.close()
         with pytest.raises(Broken) as broken:
@@ -157,13 +154,9 @@ def test_it_breaks_off_where_the_vendor_did(one):
 
 def test_a_vendor_that_closes_meanwhile_is_heard_to_the_end(one):
     with RawServer() as server:
-        prefix = pooled(one, server.url)
+        prefix = one.pooled(server.url)
         asking = Timed(lambda: ask(one[0], prefix))
-        first = server.accept()
-        first.read_request()
-        first.send("HTTP/1.1 503 Oh\r\nConnection: close\r\n\r\nall ")
-        second = server.accept()
-        second.read_request()
+        first, second = two_tries(server, "HTTP/1.1 503 Oh\r\nConnection: close\r\n\r\nall ")
         first.send("of it")
         first.close()
         second.reset()
@@ -180,7 +173,7 @@ def test_compressed_bytes_and_repeated_fields(one, vendor):
             b"Content-Length: %d\r\n\r\n%s" % (len(packed), packed)
         )
 
-    prefix = pooled(one, vendor.url)
+    prefix = one.pooled(vendor.url)
     vendor.script(answer, Fault("close_before_head"))
     got = ask(one[0], prefix)
     assert got.status == 429 and got.body == packed
@@ -193,21 +186,21 @@ def test_compressed_bytes_and_repeated_fields(one, vendor):
 
 
 def test_head_requests(one, vendor):
-    prefix = pooled(one, vendor.url)
+    prefix = one.pooled(vendor.url)
     vendor.script(refusal(503, "head"), Fault("close_before_head"))
     answer = one[0].request("HEAD", prefix + "/x")
     assert (answer.status, answer.body, answer.header("x-which")) == (503, b"", "head")
 
 
 def test_over_tls(one, tls_vendor):
-    prefix = pooled(one, tls_vendor.url, 3)
+    prefix = one.pooled(tls_vendor.url, 3)
     first = refusal(429, "tls", 300_000)
     tls_vendor.script(first, Fault("close_before_head"), Fault("reset_before_head"))
     is_as_it_was(ask(one[0], prefix), first)
 
 
 def test_the_clients_connection_goes_on(one, vendor):
-    prefix = pooled(one, vendor.url)
+    prefix = one.pooled(vendor.url)
     client = one[0].connect()
     vendor.script(refusal(500, "kept"), Fault("close_before_head"))
     assert client.request("POST", prefix + "/x", [], b"body").status == 500
@@ -217,7 +210,7 @@ def test_the_clients_connection_goes_on(one, vendor):
 def test_while_the_body_still_comes(one, vendor):
     """The vendor refuses what it has not read to its end; no other key gets an answer."""
     with RawServer() as server:
-        prefix = pooled(one, server.url)
+        prefix = one.pooled(server.url)
         client = one[0].connect()
         client.send(request_bytes("POST", prefix + "/x", [("Content-Length", "100")]) + b"begin")
         first = server.accept()
@@ -235,13 +228,9 @@ def test_while_the_body_still_comes(one, vendor):
 
 def test_hang_up_ends_both(one):
     with RawServer() as server:
-        prefix = pooled(one, server.url)
+        prefix = one.pooled(server.url)
         held = Held(one[0], prefix)
-        first = server.accept()
-        first.read_request()
-        first.send("HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\nhalf")
-        second = server.accept()
-        second.read_request()
+        first, second = two_tries(server, "HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\nhalf")
         held.close()
         began = time.monotonic()
         assert first.wait_end(2) and second.wait_end(2)
@@ -251,13 +240,9 @@ def test_hang_up_ends_both(one):
 
 def test_the_mappings_time_ends_both(one):
     with RawServer() as server:
-        prefix = pooled(one, server.url, timeout_seconds=1)
+        prefix = one.pooled(server.url, timeout_seconds=1)
         asking = Timed(lambda: ask(one[0], prefix))
-        first = server.accept()
-        first.read_request()
-        first.send("HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\nhalf")
-        second = server.accept()
-        second.read_request()
+        first, second = two_tries(server, "HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\nhalf")
         assert fault_of(asking.get()) == (504, "upstream_timeout")
         assert 0.8 < asking.took < 2
         assert first.wait_end(2) and second.wait_end(2)
@@ -266,14 +251,10 @@ def test_the_mappings_time_ends_both(one):
 def test_an_answer_ends_the_one_that_waits(one):
     """A success frees the connection of the failure before it, however long it streams."""
     with RawServer() as server:
-        prefix = pooled(one, server.url)
+        prefix = one.pooled(server.url)
         client = one[0].connect()
         client.send(request_bytes("POST", prefix + "/x", [], b"question"))
-        first = server.accept()
-        first.read_request()
-        first.send("HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\nhalf")
-        second = server.accept()
-        second.read_request()
+        first, second = two_tries(server, "HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\nhalf")
         second.send("HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert first.wait_end(2)
         second.send(chunk(b"word"))
@@ -307,7 +288,7 @@ def test_whatever_happens_the_last_answer_is_the_clients(one, vendor):
         answer = one[0].request("POST", f"{prefixes[number // 4]}/{number}", [], b"b" * size)
         return answer.status, answer.body, answer.header("x-apiproxy-error")
 
-    prefixes = [pooled(one, vendor.url, 4) for _ in range(60)]  # keys do not last long here
+    prefixes = [one.pooled(vendor.url, 4) for _ in range(60)]  # keys do not last long here
     vendor.script(*[talk] * 1000)
     answers = at_once([lambda n=n: send(n) for n in range(240)], 16)
     tries = 0
@@ -337,9 +318,9 @@ def test_what_waits_is_bounded(one, vendor):
             connection.send(f"HTTP/1.1 500 Oh\r\nContent-Length: {size}\r\n\r\n")
             connection.send(block)
 
-    prefix = pooled(one, vendor.url)
+    prefix = one.pooled(vendor.url)
     assert ask(one[0], prefix).status == 200
-    pools = [pooled(one, vendor.url) for _ in range(together)]
+    pools = [one.pooled(vendor.url) for _ in range(together)]
     vendor.clear()
     vendor.script(*[talk] * (2 * together))
     before = one[0].resident_bytes()

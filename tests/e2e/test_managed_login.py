@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from support.managed import Nodes, Timed, at_once, bearer, fault_of, key_of, login, name
+from support.managed import Nodes, Timed, at_once, bearer, fault_of, key_of, login, name, statuses, token_of
 from support.process import eventually
 from support.vendor import Vendor
 
@@ -22,12 +22,6 @@ def echo():
 @pytest.fixture(scope="module")
 def guarded(pair, echo):
     return pair.map(echo.url, auth="required")
-
-
-def token_of(node, username, password="pass word") -> str:
-    answer = login(node, username, password)
-    assert answer.status == 200, answer.body
-    return answer.json()["token"]
 
 
 def status(node, prefix, credential) -> int:
@@ -51,7 +45,7 @@ def test_same_token_on_every_node(pair, guarded):
     tokens = {token_of(node, username) for node in (pair[0], pair[1], pair[0])}
     tokens |= set(at_once([lambda n=n: token_of(pair[n % 2], username) for n in range(6)]))
     assert len(tokens) == 1
-    assert [status(node, guarded, tokens.copy().pop()) for node in pair] == [200, 200]
+    assert statuses(pair, guarded, tokens.copy().pop()) == [200, 200]
 
 
 def test_another_user_has_another_token(pair):
@@ -98,7 +92,7 @@ def test_wrong_logins(pair):
 def test_token_of_a_deleted_user(pair, guarded):
     username = pair.user()
     token = token_of(pair[0], username)
-    assert [status(node, guarded, token) for node in pair] == [200, 200]
+    assert statuses(pair, guarded, token) == [200, 200]
     assert pair[0].api("DELETE", f"/api/users/{username}").status == 204
     assert status(pair[0], guarded, token) == 401
     eventually(lambda: status(pair[1], guarded, token) == 401, 1)
@@ -133,7 +127,7 @@ def test_token_of_a_user_with_a_new_password(pair, guarded):
     eventually(lambda: status(pair[1], guarded, token) == 401, 1)
     assert login(pair[1], username).status == 401
     fresh = token_of(pair[1], username, "new")
-    assert fresh != token and [status(node, guarded, fresh) for node in pair] == [200, 200]
+    assert fresh != token and statuses(pair, guarded, fresh) == [200, 200]
 
 
 def test_token_outlives_a_change_of_limits(pair, guarded):
@@ -214,7 +208,7 @@ def test_hundred_wrong_logins_of_an_address():
 
 def test_client_on_all_nodes(pair, guarded):
     id, key = pair.client_with_id()
-    assert [status(node, guarded, key) for node in pair] == [200, 200]
+    assert statuses(pair, guarded, key) == [200, 200]
     answer = pair[1].api("POST", f"/api/clients/{id}/rotate")
     assert answer.status == 200
     fresh = answer.json()["key"]

@@ -19,6 +19,22 @@ UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 
 
+def kept(gateway, server, prefix):
+    """A client and an upstream connection that have served a request."""
+    client, upstream = gateway.begin(server, prefix + "/")
+    upstream.send(OK)
+    assert client.read_response().body == b"ok"
+    return client, upstream
+
+
+def answered_by_another(client, server, body: bytes):
+    """What the client has sent comes whole on another upstream connection, and is answered."""
+    second = server.accept()
+    assert second.read_request().body == body
+    second.send(OK)
+    assert client.read_response().body == b"ok"
+
+
 # -- what was sent before a break arrives before it
 
 
@@ -337,53 +353,36 @@ def test_close_notify_ends_a_body_cleanly(tls_gateway, tls_server):
 
 def test_kept_tls_connection_that_said_farewell_takes_no_post(tls_gateway, tls_server):
     prefix = tls_gateway.route(tls_server.url)
-    client, upstream = tls_gateway.begin(tls_server, prefix + "/")
-    upstream.send(OK)
-    assert client.read_response().body == b"ok"
+    client, upstream = kept(tls_gateway, tls_server, prefix)
     upstream.farewell()
     time.sleep(0.2)
     client.send(request_bytes("POST", prefix + "/paid", [], b"money"))
-    second = tls_server.accept()
-    assert second.read_request().body == b"money"
-    second.send(OK)
-    assert client.read_response().body == b"ok"
+    answered_by_another(client, tls_server, b"money")
 
 
 # -- an upstream connection that ends at an awkward moment
 
 
 def test_unasked_408_on_a_kept_connection_answers_nobody(gateway, server, prefix):
-    client, upstream = gateway.begin(server, prefix + "/")
-    upstream.send(OK)
-    client.read_response()
+    client, upstream = kept(gateway, server, prefix)
     upstream.send(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
     upstream.close()
     time.sleep(0.1)
     client.send(request_bytes("POST", prefix + "/paid", [], b"money"))
-    second = server.accept()
-    assert second.read_request().body == b"money"
-    second.send(OK)
-    assert client.read_response().body == b"ok"
+    answered_by_another(client, server, b"money")
 
 
 @pytest.mark.parametrize("body", [None, b"small", b"x" * 60_000])
 def test_put_on_a_dead_connection_is_sent_whole_once_more(gateway, server, prefix, body):
-    client, upstream = gateway.begin(server, prefix + "/")
-    upstream.send(OK)
-    client.read_response()
+    client, upstream = kept(gateway, server, prefix)
     client.send(request_bytes("PUT", prefix + "/again", [], body))
     upstream.read_head()
     upstream.reset()
-    second = server.accept()
-    assert second.read_request().body == (body or b"")
-    second.send(OK)
-    assert client.read_response().body == b"ok"
+    answered_by_another(client, server, body or b"")
 
 
 def test_chunked_put_in_two_halves_over_a_dead_connection(gateway, server, prefix):
-    client, upstream = gateway.begin(server, prefix + "/")
-    upstream.send(OK)
-    client.read_response()
+    client, upstream = kept(gateway, server, prefix)
     client.send(request_bytes("PUT", prefix + "/again", [("Transfer-Encoding", "chunked")]) + chunk(b"one"))
     upstream.read_head()
     assert upstream.read_chunk() == b"one"
@@ -397,9 +396,7 @@ def test_chunked_put_in_two_halves_over_a_dead_connection(gateway, server, prefi
 
 
 def test_large_put_on_a_dead_connection_is_an_answer(gateway, server, prefix):
-    client, upstream = gateway.begin(server, prefix + "/")
-    upstream.send(OK)
-    client.read_response()
+    client, upstream = kept(gateway, server, prefix)
     client.send(request_bytes("PUT", prefix + "/again", [], b"x" * 500_000))
     upstream.read_request()
     upstream.close()

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "path/usage.h"
 #include "path/usage_text.h"
+#include "../unit/usage_pieces.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -33,17 +34,7 @@ static struct usage usage_of_pieces(const char *type, const char *coding, const 
 
 static void search(const char *bytes, size_t length, size_t piece)
 {
-	struct usage_text t = {0};
-	usage_text_begin(&t, (uint32_t)piece);
-	for (size_t at = 0; at < length; at += piece) {
-		size_t take = length - at < piece ? length - at : piece;
-		char *copy = malloc(take);
-		CHECK(copy);
-		memcpy(copy, bytes + at, take);
-		usage_text_feed(&t, copy, take);
-		free(copy);
-	}
-	usage_text_end(&t);
+	struct usage_text t = usage_text_of_pieces((uint32_t)piece, bytes, length, piece);
 	CHECK(t.skipped <= length && t.text_bytes <= length);
 }
 

@@ -52,6 +52,10 @@ class Nodes(Stopping):
             self.discard()
             raise
 
+    def pooled(self, target: str, count: int = 2, **more) -> str:
+        """The prefix of a mapping with so many vendor keys of its own."""
+        return self.map(target, pool=self.pool(*[name("pooled") for _ in range(count)]), **more)
+
     def __getitem__(self, index) -> Gateway:
         return self.list[index]
 
@@ -132,6 +136,17 @@ def ask(gateway: Gateway, prefix: str, key: str | None = None, body: bytes | Non
 def login(gateway: Gateway, username: str, password: str = "pass word") -> Response:
     body = json.dumps({"username": username, "password": password})
     return gateway.request("POST", "/auth/login", [("Content-Type", "application/json")], body)
+
+
+def token_of(gateway: Gateway, username: str, password: str = "pass word") -> str:
+    answer = login(gateway, username, password)
+    assert answer.status == 200, answer.body
+    return answer.json()["token"]
+
+
+def statuses(nodes, prefix: str, credential: str) -> list[int]:
+    """What each node says to it."""
+    return [node.get(prefix + "/x", bearer(credential)).status for node in nodes]
 
 
 def at_once(calls, workers: int = 16) -> list:

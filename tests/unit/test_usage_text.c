@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "path/usage_text.h"
+#include "usage_pieces.h"
 
 enum { TEXT_MAX = 1 << 20 };
 
@@ -90,18 +91,7 @@ static void add_object(bool lists)
 
 static struct usage_told read_text(uint32_t exact, size_t piece)
 {
-	struct usage_text t = {0};
-	usage_text_begin(&t, exact);
-	for (size_t at = 0; at < length; at += piece) {
-		size_t take = length - at < piece ? length - at : piece;
-		char *copy = malloc(take);
-		assert_non_null(copy);
-		memcpy(copy, text + at, take);
-		usage_text_feed(&t, copy, take);
-		free(copy);
-	}
-	usage_text_end(&t);
-	return t.told;
+	return usage_text_of_pieces(exact, text, length, piece).told;
 }
 
 static void check_text(void)
