@@ -142,6 +142,15 @@ void admission_pool_leave_out(struct admission_ticket *t, struct admission_pool 
 	t->price -= weight;
 }
 
+/* Redis looks no further than the key it takes. So what it did not look at here, but is known by now from another
+ * answer to be of no use, has grown for nothing: as often as requests were under way. Lock held. */
+static void leave_out_idle(struct admission_ticket *t, struct admission_pool *p, size_t chosen, uint64_t now_ms)
+{
+	for (size_t k = 0; k < p->key_count && k < 64; k++)
+		if (k != chosen && p->keys[k].not_before_ms > now_ms)
+			admission_pool_leave_out(t, p, k);
+}
+
 /* Inserts by current, the highest first, as far as there is room. */
 static void insert(struct admission_ticket *t, const struct admission_pool *p, size_t room, size_t key)
 {
@@ -252,6 +261,7 @@ void admission_pool_learn(struct admission_ticket *t, const struct admission_ans
 				.until_ms = (int64_t)now_ms + (int64_t)wait,
 				.status = (unsigned)learnt[2]};
 	}
+	leave_out_idle(t, p, choice && choice <= t->candidate_count ? t->candidates[choice - 1] : SIZE_MAX, now_ms);
 	pthread_mutex_unlock(&t->owner->node->lock);
 }
 

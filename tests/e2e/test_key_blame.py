@@ -53,28 +53,25 @@ def cools(one, key: str):
     assert one.health(key)["reason"] == "connection failure" and unanswered(one, key) == 3
 
 
-def test_a_malformed_chunk(one):
+def refused_midway(one, more: bytes, fault, **limits):
+    """A body whose second part is the client's own doing, four times: the key stays well."""
     with RawServer() as server:
-        prefix, key = pooled(one, server.url)
+        prefix, key = pooled(one, server.url, **limits)
         for _ in range(4):
             client, upstream = begin(one, server, prefix, CHUNKED, chunk(b"abc"))
             upstream.read_until(b"abc")
-            client.send(b"no chunk\r\n")
-            assert fault_of(client.read_response()) == (400, "bad_request")
+            client.send(more)
+            assert fault_of(client.read_response()) == fault
             assert upstream.wait_end(2)
         stays_well(one, key)
+
+
+def test_a_malformed_chunk(one):
+    refused_midway(one, b"no chunk\r\n", (400, "bad_request"))
 
 
 def test_a_body_that_grows_too_large(one):
-    with RawServer() as server:
-        prefix, key = pooled(one, server.url, max_body_bytes=10)
-        for _ in range(4):
-            client, upstream = begin(one, server, prefix, CHUNKED, chunk(b"abc"))
-            upstream.read_until(b"abc")
-            client.send(chunk(b"x" * 20))
-            assert fault_of(client.read_response()) == (413, "body_too_large")
-            assert upstream.wait_end(2)
-        stays_well(one, key)
+    refused_midway(one, chunk(b"x" * 20), (413, "body_too_large"), max_body_bytes=10)
 
 
 def test_a_body_that_does_not_come(one):

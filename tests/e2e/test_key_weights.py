@@ -73,40 +73,42 @@ def test_refused_requests_shift_nothing(three, vendor):
     assert shares(vendor, keys) == [10, 6, 2]
 
 
+def takes_its_share_again(node, vendor, prefix: str, keys: list[str]):
+    """18 requests, one after the other, once the node looks whether the key is well again."""
+    time.sleep(1.05)
+    vendor.clear()
+    for _ in range(18):
+        ask(node, prefix)
+    used = shares(vendor, keys)
+    assert all(abs(got - due) <= 1 for got, due in zip(used, [10, 6, 2])), used
+
+
+def without_the_first(node, vendor, prefix: str, keys: list[str]) -> list[int]:
+    """What the keys get in four bursts; before each the node looks whether the first one is well again."""
+    vendor.clear()
+    for _ in range(4):
+        time.sleep(1.05)
+        at_once([lambda: ask(node, prefix) for _ in range(8)], 8)
+    return shares(vendor, keys)
+
+
 def test_a_rest_is_not_made_up_for(three, vendor):
     """A key that comes back takes its share, not all that it has missed; meanwhile the others keep theirs."""
     prefix, _, keys = weighted(three, vendor)
     vendor.script(Reply(401))
     assert ask(three[0], prefix).status == 200 and three.health(keys[0])["state"] == "cooling"
-    vendor.clear()
-    for _ in range(4):
-        time.sleep(1.05)  # then the node looks whether it is well again
-        at_once([lambda: ask(three[0], prefix) for _ in range(8)], 8)
-    rested = shares(vendor, keys)
+    rested = without_the_first(three[0], vendor, prefix, keys)
     assert rested[0] == 0 and abs(rested[1] - 24) <= 4
     assert three[0].api("POST", f"/api/keys/{keys[0]}/reset").status == 200
-    time.sleep(1.05)
-    vendor.clear()
-    for _ in range(18):
-        ask(three[0], prefix)
-    used = shares(vendor, keys)
-    assert all(abs(got - due) <= 2 for got, due in zip(used, [10, 6, 2])), used
+    takes_its_share_again(three[0], vendor, prefix, keys)
 
 
 def test_a_full_key_is_not_made_up_for(three, vendor):
-    prefix, pool, keys = weighted(three, vendor)
+    prefix, _, keys = weighted(three, vendor)
     three.change(f"/api/keys/{keys[0]}", max_requests_per_minute=1)
-    for _ in range(4):
-        at_once([lambda: ask(three[1], prefix) for _ in range(8)], 8)
-        time.sleep(1.05)
-    assert shares(vendor, keys)[0] == 1
+    assert without_the_first(three[1], vendor, prefix, keys)[0] == 1
     three.change(f"/api/keys/{keys[0]}", max_requests_per_minute=0)
-    time.sleep(1.05)
-    vendor.clear()
-    for _ in range(18):
-        ask(three[1], prefix)
-    used = shares(vendor, keys)
-    assert all(abs(got - due) <= 2 for got, due in zip(used, [10, 6, 2])), used
+    takes_its_share_again(three[1], vendor, prefix, keys)
 
 
 def test_requests_per_minute_are_exact_over_all_nodes(three, vendor):

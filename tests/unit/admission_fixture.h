@@ -129,7 +129,7 @@ struct worker {
 struct work { /* done on a worker, waited for */
 	void (*run)(struct work *work);
 	struct worker *worker;
-	struct job *job;
+	struct job *job, **jobs;
 	const struct admission_result *result;
 	enum admission_outcome outcome;
 	unsigned status;

@@ -64,6 +64,43 @@ static void keys_stop_at_their_limits(void **state)
 	cancel(j);
 }
 
+enum { AT_ONCE = 40 };
+
+static void work_start_all(struct work *work)
+{
+	for (struct job **j = work->jobs; *j; j++) {
+		work->job = *j;
+		work_start(work);
+	}
+}
+
+/* All are under way before the first answer, so most are offered the first key in vain, or behind the other,
+ * where Redis does not look at it. */
+static void a_full_key_is_not_made_up_for(void **state)
+{
+	struct job *jobs[AT_ONCE + 1] = {NULL};
+	int first = 0;
+	(void)state;
+	fresh_pool(1, 0);
+	for (int i = 0; i < AT_ONCE; i++)
+		jobs[i] = job_new(&one, NULL, &pooled, 0, 0);
+	on_worker(&one, &(struct work){.run = work_start_all, .jobs = jobs});
+	for (int i = 0; i < AT_ONCE; i++) {
+		assert_int_equal(decided(jobs[i]), PROBLEM_NONE);
+		first += jobs[i]->rq.key == &keys[0];
+		done(jobs[i]);
+	}
+	assert_int_equal(first, 1);
+	keys[0].max_requests_per_minute = 0;
+	pause_ms(1050); /* what this node believed of the key */
+	for (int i = first = 0; i < 8; i++) {
+		struct job *j = with_key(PROBLEM_NONE);
+		first += j->rq.key == &keys[0];
+		done(j);
+	}
+	assert_in_range(first, 5, 7); /* 3 to 1 */
+}
+
 static void a_throttled_key_cools_for_what_the_vendor_asked(void **state)
 {
 	(void)state;
@@ -210,6 +247,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(usage_is_counted_by_day, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(keys_go_by_weight, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(keys_stop_at_their_limits, start_one, stop_one),
+		cmocka_unit_test_setup_teardown(a_full_key_is_not_made_up_for, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(a_throttled_key_cools_for_what_the_vendor_asked, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(three_failures_in_a_row_cool, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(keys_that_are_rejected_leave_none, start_one, stop_one),
