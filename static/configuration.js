@@ -61,8 +61,14 @@ export function openConfiguration(root) {
 		$('#revert', root).disabled = !edited;
 	}
 
+	// What there is to edit, save or go back to is known once it has come.
+	function enable() {
+		for (const id of ['#document', '#save-file', '#open-file']) $(id, root).disabled = !loaded;
+	}
+
 	function take(document) {
 		loaded = document;
+		enable();
 		text.value = pretty(document);
 		edit();
 	}
@@ -110,6 +116,7 @@ export function openConfiguration(root) {
 			h('div', { class: 'bar foot' }, h('span', { class: 'push' }),
 				h('button', { type: 'button', id: 'revert', disabled: true, onclick: () => take(loaded) }, t('config.revert')),
 				h('button', { type: 'button', id: 'replace', class: 'danger', disabled: true, onclick: ask }, t('config.replace'))));
+		enable();
 	}
 
 	build();

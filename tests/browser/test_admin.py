@@ -340,6 +340,22 @@ def test_users(gateway, log_in):
 # -- the whole configuration, errors
 
 
+def test_nothing_is_to_be_edited_before_the_configuration_has_come(gateway, log_in):
+    page = log_in(gateway, "configuration")
+    held, let_go = [], []
+    page.route("**/api/config", lambda route: route.continue_() if let_go else held.append(route))
+    page.reload()
+    changing = page.locator("#document, #save-file, #open-file, #revert, #replace")
+    expect(changing).to_have_count(5)
+    assert changing.evaluate_all("all => all.map((e) => e.disabled)") == [True] * 5
+    let_go.append(True)
+    for route in held:
+        route.continue_()
+    page.locator("#document").fill("{}")
+    page.get_by_role("button", name="Revert").click()
+    assert json.loads(page.locator("#document").input_value()) == entry(gateway, "/api/config")
+
+
 def test_configuration(gateway, vendor, log_in, tmp_path):
     page = log_in(gateway, "configuration")
     text = page.locator("#document")
