@@ -38,7 +38,7 @@
 #include "state/store.h"
 #include "worker.h"
 
-enum { WORKERS_MAX = 256, DESCRIPTORS_OF_OUR_OWN = 128 };
+enum { WORKERS_MAX = 256, DESCRIPTORS_OF_OUR_OWN = 112, DESCRIPTORS_OF_A_WORKER = 8 };
 
 struct program {
 	struct settings settings;
@@ -159,7 +159,8 @@ static uint64_t raise_descriptor_limit(void)
 static uint32_t connections_max(const struct program *p)
 {
 	uint64_t descriptors = raise_descriptor_limit();
-	uint64_t most = descriptors > 2 * DESCRIPTORS_OF_OUR_OWN ? (descriptors - DESCRIPTORS_OF_OUR_OWN) / 2 : 64;
+	uint64_t own = DESCRIPTORS_OF_OUR_OWN + (uint64_t)p->worker_count * DESCRIPTORS_OF_A_WORKER;
+	uint64_t most = descriptors > 2 * own ? (descriptors - own) / 2 : 64;
 	if (p->settings.server_max_connections)
 		most = (uint64_t)p->settings.server_max_connections;
 	return most > UINT32_MAX ? UINT32_MAX : (uint32_t)most;
