@@ -1,10 +1,11 @@
 /* admission: the life of a ticket.
  *
  *   start ─▶ ASKING ─┬▶ DECIDED ─▶ settle, or next_key ─▶ ASKING_KEY ─▶ DECIDED
- *                    └▶ WAITING ─ turn ─▶ ASKING_KEY (where the mapping has a pool) ─▶ DECIDED
+ *                    └▶ WAITING ─ turn ─▶ ASKING ─▶ DECIDED
  *
- * Redis is asked once; what it cannot answer in time is decided by the policy. A ticket outlives its
- * request where an answer is still to come: what that answer says was taken is given back then.
+ * Redis is asked once, and once more when the turn of one that waits has come; what it cannot answer in time
+ * is decided by the policy. A ticket outlives its request where an answer is still to come: what that answer
+ * says was taken is given back then.
  * Invariant: rq->ticket is set from a start that did not refuse to settle or cancel, and after a
  * refusal until the owner cancels or starts again nothing is held. Thread: the worker's. */
 #include "path/admission.h"
@@ -202,6 +203,11 @@ static void join_queue(struct admission_ticket *t, const double *numbers, bool l
 		t->rq->on_waiting(t->rq);
 }
 
+static bool takes_place(const struct admission_ticket *t)
+{
+	return t->stages & STAGE_SUBJECT && !(t->stages & STAGE_WAITED) && t->subject->limits.max_concurrency;
+}
+
 /* A verdict from Redis or this node, on a whole admission. true: decided. */
 static bool apply(struct admission_ticket *t, const double *numbers, bool from_redis)
 {
@@ -214,9 +220,11 @@ static bool apply(struct admission_ticket *t, const double *numbers, bool from_r
 	if (from_redis) {
 		t->event = numbers[ANSWER_EVENT];
 		t->made = numbers[ANSWER_MADE];
-		t->place = t->stages & STAGE_SUBJECT && t->subject->limits.max_concurrency;
 	}
-	admission_lease_take(t);
+	if (!(t->stages & STAGE_WAITED)) {
+		t->place = from_redis && takes_place(t);
+		admission_lease_take(t);
+	}
 	if (verdict == VERDICT_ADMITTED)
 		take_key(t, numbers, from_redis);
 	if (from_redis)
@@ -323,7 +331,7 @@ static void undo(struct admission_ticket *t, const double *numbers)
 	if (verdict == VERDICT_ADMITTED || verdict == VERDICT_WAITS) {
 		t->event = numbers[ANSWER_EVENT];
 		t->made = numbers[ANSWER_MADE];
-		t->place = t->stages & STAGE_SUBJECT && t->subject->limits.max_concurrency;
+		t->place |= takes_place(t);
 		if (verdict == VERDICT_ADMITTED)
 			take_key(t, numbers, true);
 		else
@@ -345,6 +353,7 @@ void admission_ticket_answered(struct admission_ticket *t, const struct redisRep
 	struct admission_answer answer;
 	t->asking = false;
 	if (!admission_answer_read(&answer, reply)) {
+		t->event = 0; /* of one that has waited: whether it has moved is not known, so it stands */
 		admission_lease_doubt(t);
 		admission_lease_hear(t);
 		if (reply && reply->type == REDIS_REPLY_ERROR)
@@ -352,6 +361,7 @@ void admission_ticket_answered(struct admission_ticket *t, const struct redisRep
 		if (t->stages & STAGE_POOL)
 			admission_pool_chosen(t, SIZE_MAX);
 		if (!rq) {
+			release(t, true, NULL);
 			ticket_free(t);
 			return;
 		}
@@ -384,29 +394,20 @@ void admission_ticket_answered(struct admission_ticket *t, const struct redisRep
 		rq->on_decided(rq);
 }
 
-/* ---- a key for a ticket that has been admitted ---- */
-
-/* Refused at this point: a waiter's reservations go back at once, an exchange that has tried settles. */
-static void no_key(struct admission_ticket *t, enum problem_id problem, double wait_ms)
-{
-	t->key = SIZE_MAX;
-	if (!t->tried_few && !t->tried_many)
-		refuse(t, problem, wait_ms);
-	else
-		decide(t, problem, wait_ms);
-}
+/* ---- another key for a ticket that has been admitted ---- */
 
 static void choose_without_redis(struct admission_ticket *t)
 {
 	double numbers[ANSWER_NUMBERS];
 	if (t->owner->node->policy == ADMISSION_DENY) {
-		no_key(t, PROBLEM_REDIS_UNAVAILABLE, 1000);
+		t->key = SIZE_MAX;
+		decide(t, PROBLEM_REDIS_UNAVAILABLE, 1000);
 		return;
 	}
 	admission_local_choose(t, numbers);
 	take_key(t, numbers, false);
 	if (t->key == SIZE_MAX)
-		no_key(t, problems[(int)numbers[ANSWER_VERDICT]], numbers[ANSWER_WAIT]);
+		decide(t, problems[(int)numbers[ANSWER_VERDICT]], numbers[ANSWER_WAIT]);
 	else
 		decide(t, PROBLEM_NONE, 0);
 }
@@ -458,7 +459,7 @@ static void on_key_answer(void *argument, const struct redisReply *reply)
 	} else if (wants_more_keys(t, verdict) && ask_key(t, ADMISSION_NOTHING, 0, 0, true)) {
 		return;
 	} else {
-		no_key(t, problems[verdict], answer.numbers[ANSWER_WAIT]);
+		decide(t, problems[verdict], answer.numbers[ANSWER_WAIT]);
 	}
 	rq->on_decided(rq);
 }
@@ -483,17 +484,19 @@ bool admission_next_key(struct admission_request *rq, enum admission_outcome out
 
 /* ---- the queue ---- */
 
+/* It has its place and may have its reservations. What is left to ask for begins now. */
 void admission_ticket_turn(struct admission_ticket *t)
 {
 	struct admission_request *rq = t->rq;
 	rq->waited_ms = loop_now_ms(t->owner->loop) - t->started_ms;
-	if (t->stages & STAGE_POOL) {
-		if (redis_async_usable(t->owner->redis) && ask_key(t, ADMISSION_NOTHING, 0, 0, false))
-			return;
-		choose_without_redis(t);
-	} else {
+	unsigned left = t->stages & STAGE_POOL;
+	if (t->stages & STAGE_SUBJECT && has_windows(t->subject))
+		left |= STAGE_SUBJECT;
+	t->stages = left | STAGE_WAITED;
+	if (!left)
 		decide(t, PROBLEM_NONE, 0);
-	}
+	else if (ask(t, false) || !decide_without_redis(t))
+		return;
 	rq->on_decided(rq);
 }
 

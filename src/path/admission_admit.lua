@@ -3,7 +3,8 @@
 --
 -- KEYS: subject, queue, pool (a stage that is not asked for repeats another's key).
 -- ARGV[1]: numbers that are the same for all, then of each request the tokens that it may use, input and output, and
--- its candidates for the vendor key: how many, then each (admission_key_choose.lua). ARGV[2]: name of a place in the
+-- how many candidates for the vendor key it has, of one whose turn in the queue has come the event that it has been in
+-- while it waited and when its window was made, then each candidate (admission_key_choose.lua). ARGV[2]: name of a place in the
 -- queue, which one request at a time may ask for. ARGV[3]: the worker, 8 bytes. From ARGV[4]: ids of vendor keys.
 -- Answer: of each request (of one alone no array) packed doubles: 1 verdict (0 admitted, 1 concurrency, 2 rate, 3 queue full, 4 keys at their
 -- limit, 5 no usable key, 6 waits), 2 milliseconds until trying again helps, 3 now, 4-6 sums of requests, input,
@@ -20,7 +21,7 @@
 local stages, span, lease, places, rpm, input_tpm, output_tpm, requests, at =
 	open('<dddddddd', ARGV[1])
 local subject, queue, pool, first_key = KEYS[1], KEYS[2], KEYS[3], 4
-local has_subject, has_queue, has_pool = stages % 2 == 1, stages % 4 >= 2, stages >= 4
+local has_subject, has_queue, has_pool, has_waited = stages % 2 == 1, stages % 4 >= 2, stages % 8 >= 4, stages >= 8
 local starts, starts_span, capacity, patience, behind
 if has_queue then
 	starts, starts_span, capacity, patience, behind, at = open('<ddddd', ARGV[1], at)
@@ -44,11 +45,15 @@ end
 
 local answer, answers = '', requests > 1 and {}
 for r = 1, requests do
-	local verdict, wait, start, given_back, event_at = 0, 0, now, nil, now
+	local verdict, wait, start, given_back, reserved, reserved_made, reserves = 0, 0, now
 	local input, output, candidates, key, choice, limit, on_trial, learnt
 	input, output, candidates, at = open('<ddd', ARGV[1], at)
+	if has_waited then
+		reserved, reserved_made, at = open('<dd', ARGV[1], at)
+		reserves = reserved >= w[4] and reserved <= w[5] and reserved_made == w[16]
+	end
 
-	if places > 0 and w[17] >= places then
+	if places > 0 and not has_waited and w[17] >= places then
 		-- those of the dead come free; whoever took one in this call is not dead
 		local left, taken = {}, placed
 		for p = 1, #more, 18 do
@@ -63,7 +68,7 @@ for r = 1, requests do
 		if taken >= places then verdict = 1 end
 	end
 
-	if verdict == 0 then
+	if verdict == 0 and not reserves then
 		local n = rpm > 0 and w[1] + 1 - rpm or 0
 		local i = input_tpm > 0 and w[2] + max(1, input) - input_tpm or 0
 		local o = output_tpm > 0 and w[3] + max(1, output) - output_tpm or 0
@@ -95,7 +100,6 @@ for r = 1, requests do
 			else
 				verdict, wait = 6, start - now
 				if patience > 0 and wait > patience then start = 0 end
-				event_at = max(start == 0 and now + patience or start, behind)
 			end
 		end
 	end
@@ -111,9 +115,13 @@ for r = 1, requests do
 
 	if verdict == 0 or verdict == 6 then
 		if has_windows then
-			event, dirty = window_add(w, subject, now, event_at, 1, input, output, event_at + span), true
+			if reserves then
+				local name, event, n, i, o = subject, reserved, -1, -input, -output
+				-- include admission_window_adjust.lua
+			end
+			event, dirty = window_add(w, subject, now, 1, input, output, now + span), true
 		end
-		if places > 0 then
+		if places > 0 and not has_waited then
 			w[17], placed, dirty = w[17] + 1, placed + 1, true
 		end
 		if has_queue then

@@ -143,7 +143,8 @@ struct admission {
 };
 
 enum admission_phase { PHASE_ASKING, PHASE_WAITING, PHASE_ASKING_KEY, PHASE_DECIDED };
-enum { STAGE_SUBJECT = 1, STAGE_QUEUE = 2, STAGE_POOL = 4 };
+/* STAGE_WAITED: its turn in the queue has come. Its place is counted; its event becomes one of now. */
+enum { STAGE_SUBJECT = 1, STAGE_QUEUE = 2, STAGE_POOL = 4, STAGE_WAITED = 8 };
 
 struct admission_ticket {
 	struct admission *owner;

@@ -4,7 +4,7 @@ local w = key[2]
 if w then
 	if limit > 0 then
 		local till = w[15]
-		key_event = window_add(w, key[1], now, now, 1, 0, 0, now + span)
+		key_event = window_add(w, key[1], now, 1, 0, 0, now + span)
 		if w[15] ~= till then key[3] = true end -- about once a minute
 	end
 	if on_trial then

@@ -32,7 +32,7 @@ static struct admission_lease *lease_of(struct admission_ticket *t)
 
 void admission_lease_ask(struct admission_ticket *t)
 {
-	if (!t->asks_for && t->stages & STAGE_SUBJECT && (t->asks_for = lease_of(t)))
+	if (!t->asks_for && !t->lease && t->stages & STAGE_SUBJECT && (t->asks_for = lease_of(t)))
 		t->asks_for->asking++;
 }
 
@@ -58,7 +58,7 @@ void admission_lease_take(struct admission_ticket *t)
 /* Kept, even without a request under way, until Redis has heard how many places there are. */
 void admission_lease_doubt(struct admission_ticket *t)
 {
-	struct admission_lease *l = t->stages & STAGE_SUBJECT ? lease_of(t) : NULL;
+	struct admission_lease *l = t->stages & STAGE_SUBJECT && !t->lease ? lease_of(t) : NULL;
 	if (!l)
 		return;
 	if (!l->count && !l->doubtful)

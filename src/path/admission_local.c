@@ -2,7 +2,7 @@
  *
  * Under the policy `local` every request that Redis admits is noted here too, so that an outage
  * begins with what this node knows: its windows, its places, its vendor keys' windows. While Redis is away all
- * stages are decided here; for a minute and the longest wait after that, stages 1 and 2 are asked here
+ * stages are decided here; for a minute after that, stages 1 and 2 are asked here
  * besides Redis, which has not seen what was admitted meanwhile. Shared by the workers, all
  * under node->lock; the times are the clock's, read under the lock, so that they never go back. */
 #include <stdlib.h>
@@ -68,17 +68,21 @@ static bool has_windows(const struct limits *l)
 	return l->rpm || l->input_tpm || l->output_tpm;
 }
 
-static void take_subject(struct admission_ticket *t, uint64_t at_ms)
+/* Where it is in an event already, while it waited, it moves. */
+static void take_subject(struct admission_ticket *t, uint64_t now)
 {
 	struct admission_local *l = local_of(t);
 	if (!l)
 		return;
 	if (has_windows(&t->subject->limits)) {
 		int64_t amounts[3] = {1, (int64_t)t->tokens[0], (int64_t)t->tokens[1]};
-		admission_events_expire(&l->events, at_ms);
-		t->local_event = admission_events_add(&l->events, at_ms, amounts);
+		admission_events_expire(&l->events, now);
+		if (t->local_event)
+			admission_events_adjust(&l->events, t->local_event,
+				(const int64_t[3]){-amounts[0], -amounts[1], -amounts[2]});
+		t->local_event = admission_events_add(&l->events, now, amounts);
 	}
-	if (t->subject->limits.max_concurrency) {
+	if (t->subject->limits.max_concurrency && !t->local_place) {
 		l->taken++;
 		t->local_place = true;
 	}
@@ -99,7 +103,7 @@ void admission_local_note(struct admission_ticket *t)
 	if (t->owner->node->policy != ADMISSION_LOCAL)
 		return;
 	pthread_mutex_lock(&t->owner->node->lock);
-	if (t->stages & STAGE_SUBJECT && !t->local_event && !t->local_place)
+	if (t->stages & STAGE_SUBJECT && (t->stages & STAGE_WAITED || (!t->local_event && !t->local_place)))
 		take_subject(t, clock_monotonic_ms());
 	if (t->key != SIZE_MAX)
 		take_key(t, t->key, clock_monotonic_ms());
@@ -147,7 +151,9 @@ static int check_subject(struct admission_ticket *t, uint64_t now, double number
 	for (int i = 0; i < 3; i++)
 		numbers[ANSWER_SUMS + i] = (double)l->events.sums[i];
 	numbers[ANSWER_RESET] = last ? (double)(last + ADMISSION_SPAN_MS) - (double)now : 0;
-	if (limits->max_concurrency && l->taken >= limits->max_concurrency)
+	if (t->stages & STAGE_WAITED && admission_events_have(&l->events, t->local_event))
+		return VERDICT_ADMITTED;
+	if (!(t->stages & STAGE_WAITED) && limits->max_concurrency && l->taken >= limits->max_concurrency)
 		return VERDICT_CONCURRENCY;
 	int64_t lack[3] = {missing(limits->rpm, l->events.sums[0], 1),
 		missing(limits->input_tpm, l->events.sums[1], t->tokens[0]),
@@ -251,17 +257,15 @@ void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NU
 	if (t->stages & STAGE_POOL)
 		admission_pool_offer(t, true);
 	pthread_mutex_lock(&t->owner->node->lock);
-	uint64_t now = clock_monotonic_ms(), at = now;
+	uint64_t now = clock_monotonic_ms();
 	memset(numbers, 0, ANSWER_NUMBERS * sizeof *numbers);
 	int verdict = t->stages & STAGE_SUBJECT ? check_subject(t, now, numbers) : VERDICT_ADMITTED;
 	if (verdict == VERDICT_ADMITTED && t->stages & STAGE_QUEUE)
 		verdict = check_queue(t, now, numbers);
 	if (verdict == VERDICT_ADMITTED && t->stages & STAGE_POOL)
 		verdict = check_key(t, now, numbers);
-	if (verdict == VERDICT_WAITS)
-		at = numbers[ANSWER_START] > 0 ? (uint64_t)numbers[ANSWER_START] : now + t->mapping->queue_timeout_ms;
 	if (verdict == VERDICT_ADMITTED || verdict == VERDICT_WAITS) {
-		take_subject(t, at);
+		take_subject(t, now);
 		take_choice(t, now, numbers);
 		if (t->stages & STAGE_QUEUE && (verdict == VERDICT_ADMITTED || numbers[ANSWER_START] > 0))
 			admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping), t->mapping, now,
@@ -269,7 +273,7 @@ void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NU
 		for (int i = 0; t->local && i < 3; i++)
 			numbers[ANSWER_SUMS + i] = (double)t->local->events.sums[i];
 		if (t->local_event)
-			numbers[ANSWER_RESET] = (double)(at - now) + ADMISSION_SPAN_MS;
+			numbers[ANSWER_RESET] = ADMISSION_SPAN_MS;
 	}
 	numbers[ANSWER_VERDICT] = verdict;
 	numbers[ANSWER_NOW] = (double)now;

@@ -160,7 +160,7 @@ static double *put_candidates(double *out, const struct admission_ticket *t, str
 	return out;
 }
 
-enum { SHARED_NUMBERS = 8, QUEUE_NUMBERS = 5, REQUEST_NUMBERS = 3, ADMIT_HEAD = 6, KEY_HEAD = 3, KEY_NUMBERS = 8 };
+enum { SHARED_NUMBERS = 8, QUEUE_NUMBERS = 5, REQUEST_NUMBERS = 5, ADMIT_HEAD = 6, KEY_HEAD = 3, KEY_NUMBERS = 8 };
 
 /* What is the same for all of them, then each. Returns the end. */
 static double *put_requests(double *out, const struct admission_ticket *t, size_t count, double behind,
@@ -186,6 +186,10 @@ static double *put_requests(double *out, const struct admission_ticket *t, size_
 		*out++ = (double)t->tokens[0];
 		*out++ = (double)t->tokens[1];
 		*out++ = (double)t->candidate_count;
+		if (t->stages & STAGE_WAITED) {
+			*out++ = t->event;
+			*out++ = t->made;
+		}
 		out = put_candidates(out, t, keys);
 	}
 	return out;

@@ -29,7 +29,7 @@ for _ = 1, w and changes or 0 do
 		-- include admission_now.lua
 		-- include admission_window_move.lua
 		window_expire(w, subject, now - 60000)
-		window_add(w, subject, now, now, n, i, o, now + 60000)
+		window_add(w, subject, now, n, i, o, now + 60000)
 		dirty = true
 	elseif w[16] == made then
 		local name = subject

@@ -69,9 +69,14 @@ uint64_t admission_events_add(struct admission_events *w, uint64_t at_ms, const 
 	return w->next++;
 }
 
+bool admission_events_have(const struct admission_events *w, uint64_t number)
+{
+	return number >= w->first && number < w->next;
+}
+
 void admission_events_adjust(struct admission_events *w, uint64_t number, const int64_t changes[3])
 {
-	if (number < w->first || number >= w->next)
+	if (!admission_events_have(w, number))
 		return;
 	add_amounts(event(w, number)->amounts, changes, 1);
 	add_amounts(w->sums, changes, 1);

@@ -27,6 +27,7 @@ struct admission_events { /* zeroed memory is an empty one */
 void admission_events_fini(struct admission_events *w);
 void admission_events_expire(struct admission_events *w, uint64_t now_ms);
 uint64_t admission_events_add(struct admission_events *w, uint64_t at_ms, const int64_t amounts[3]); /* its number, from 1 */
+bool admission_events_have(const struct admission_events *w, uint64_t number); /* it counts still */
 void admission_events_adjust(struct admission_events *w, uint64_t number, const int64_t changes[3]); /* gone: nothing */
 
 /* The time from which `missing` (those > 0) is free, if nothing is added. */

@@ -6,8 +6,9 @@
 -- and last event are in one string, the events between them in a list beside it (:e). An event counts
 -- while now - time <= span, so two that do not count together are more than span apart. Events of one
 -- millisecond are one entry. From 10,000 on, an entry may cover 100 ms and counts as of its last
--- moment: later than it was, never earlier. Times never go back: an event before the last one is
--- entered at the last one's time.
+-- moment: later than it was, never earlier. Times never go back: where the clock does, an event is
+-- entered at the last one's time. One that waits in a queue is in an event as of its arrival, and moves to one as of its
+-- start when its turn has come.
 --
 -- The string, doubles: 1-3 sums of requests, input, output; 4, 5 number of the first and the last event
 -- (none: 5 < 4); 6-9 the first, of use from two events on: time, requests, input, output; 10 when

@@ -21,8 +21,8 @@ local function window_expire(w, key, edge)
 end
 
 -- Enters an event and returns its number. keep_ms: until when it may matter.
-local function window_add(w, key, now, t, n, i, o, keep_ms)
-	local told, length = false, w[5] - w[4] + 1
+local function window_add(w, key, now, n, i, o, keep_ms)
+	local t, told, length = now, false, w[5] - w[4] + 1
 	local full = length >= 10000 or w[1] >= 10000
 	w[1], w[2], w[3] = w[1] + n, w[2] + i, w[3] + o
 	if w[15] < keep_ms + 1000 then

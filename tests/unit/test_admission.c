@@ -281,7 +281,116 @@ static void who_leaves_moves_the_others_forward(void **state)
 	done(jobs[3]);
 }
 
+static uint64_t reset_of(const struct job *j)
+{
+	return j->rq.figures[ADMISSION_REQUESTS].reset_ms;
+}
+
+/* What one client's waiters could still take counts from their arrival on, and moves nobody else's time. */
+static void a_waiter_delays_no_window(void **state)
+{
+	(void)state;
+	fresh_client((struct limits){.rpm = 3});
+	struct mapping m = line;
+	m.prefix = "/line/4";
+	m.queue_rate_per_second = 0.01;
+	m.queue_timeout_ms = 600000;
+	struct job *first = begin(&one, &client, &m, 1, 1), *waits = begin(&one, &client, &m, 1, 1);
+	assert_int_equal(decided(first), PROBLEM_NONE);
+	assert_true(wait_for(waits, true, 1000));
+	struct job *other = begin(&one, &client, &plain, 1, 1), *late = begin(&one, &client, &plain, 1, 1);
+	assert_int_equal(decided(other), PROBLEM_NONE);
+	assert_in_range(reset_of(other), 59900, 60000);
+	assert_int_equal(decided(late), PROBLEM_RATE_LIMIT);
+	assert_in_range(late->rq.retry_after_ms, 58000, 60000);
+	cancel(late);
+	cancel(waits);
+	pause_ms(20);
+	late = begin(&one, &client, &plain, 1, 1);
+	assert_int_equal(decided(late), PROBLEM_NONE);
+	assert_in_range(reset_of(late), 59900, 60000);
+	done(first);
+	done(other);
+	done(late);
+}
+
+/* Of its arrival while it waits, of its start from then on, never twice; given back at the end where it was not sent. */
+static void a_waiter_counts_as_of_its_start(void **state)
+{
+	(void)state;
+	fresh_client((struct limits){.rpm = 10, .input_tpm = 1000, .max_concurrency = 2});
+	struct mapping m = line;
+	m.prefix = "/line/5";
+	m.queue_rate_per_second = 1;
+	struct job *first = begin(&one, &client, &m, 100, 0), *waits = begin(&one, &client, &m, 100, 0);
+	assert_int_equal(decided(first), PROBLEM_NONE);
+	assert_int_equal(decided(waits), PROBLEM_NONE);
+	assert_true(waits->rq.queued);
+	assert_in_range(reset_of(waits), 59900, 60000);
+	assert_int_equal(waits->rq.figures[ADMISSION_REQUESTS].remaining, 8);
+	assert_int_equal(waits->rq.figures[ADMISSION_INPUT_TOKENS].remaining, 800);
+	struct job *third = begin(&one, &client, &plain, 1, 1);
+	assert_int_equal(decided(third), PROBLEM_CONCURRENCY_LIMIT); /* each has one place */
+	cancel(third);
+	failed_before_sending(waits);
+	done_with(first, 50, 0);
+	pause_ms(20);
+	third = begin(&one, &client, &plain, 1, 1);
+	assert_int_equal(decided(third), PROBLEM_NONE);
+	assert_int_equal(third->rq.figures[ADMISSION_REQUESTS].remaining, 8);
+	assert_int_equal(third->rq.figures[ADMISSION_INPUT_TOKENS].remaining, 949);
+	done(third);
+}
+
 /* ---- Redis fails ---- */
+
+static void turn_while_redis_hangs(enum admission_failure_policy policy, enum problem_id expected)
+{
+	struct worker w;
+	fresh_client((struct limits){.rpm = 3, .max_concurrency = 2});
+	struct mapping m = line;
+	m.prefix = policy == ADMISSION_LOCAL ? "/line/6" : policy == ADMISSION_DENY ? "/line/7" : "/line/8";
+	m.queue_rate_per_second = 2;
+	worker_start(&w, node_new(policy));
+	assert_true(redis_gets_usable(&w));
+	struct job *jobs[3];
+	for (int i = 0; i < 2; i++) {
+		jobs[i] = begin(&w, &client, &m, 1, 1);
+		assert_int_equal(decided(jobs[i]), PROBLEM_NONE);
+		done(jobs[i]);
+	}
+	jobs[2] = begin(&w, &client, &m, 1, 1);
+	assert_true(wait_for(jobs[2], true, 1000));
+	kill(server, SIGSTOP);
+	assert_int_equal(decided(jobs[2]), expected);
+	assert_true(jobs[2]->rq.queued);
+	if (expected == PROBLEM_NONE)
+		done(jobs[2]);
+	else
+		cancel(jobs[2]);
+	struct job *fourth = begin(&w, &client, &plain, 1, 1);
+	if (policy == ADMISSION_LOCAL) /* the waiter is one of three here too */
+		assert_int_equal(decided(fourth), PROBLEM_RATE_LIMIT);
+	assert_true(wait_for(fourth, false, 1000));
+	kill(server, SIGCONT);
+	cancel(fourth);
+	assert_true(redis_gets_usable(&w));
+	pause_ms(20);
+	fourth = begin(&w, &client, &plain, 1, 1); /* what was asked before the thaw moves no count below the truth */
+	decided(fourth);
+	assert_true(fourth->rq.figures[ADMISSION_REQUESTS].remaining <= 1);
+	cancel(fourth);
+	worker_stop(&w);
+	admission_node_free(w.node);
+}
+
+static void a_turn_while_redis_hangs_goes_by_the_policy(void **state)
+{
+	(void)state;
+	turn_while_redis_hangs(ADMISSION_LOCAL, PROBLEM_NONE);
+	turn_while_redis_hangs(ADMISSION_DENY, PROBLEM_REDIS_UNAVAILABLE);
+	turn_while_redis_hangs(ADMISSION_ALLOW, PROBLEM_NONE);
+}
 
 static void a_hung_redis_is_replaced_at_once(void **state)
 {
@@ -444,6 +553,9 @@ int main(void)
 		cmocka_unit_test(requests_come_while_it_connects),
 		cmocka_unit_test_setup_teardown(places_are_for_all_nodes, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(scripts_that_were_forgotten_come_back, start_one, stop_one),
+		cmocka_unit_test_setup_teardown(a_waiter_delays_no_window, start_one, stop_one),
+		cmocka_unit_test_setup_teardown(a_waiter_counts_as_of_its_start, start_one, stop_one),
+		cmocka_unit_test(a_turn_while_redis_hangs_goes_by_the_policy),
 		cmocka_unit_test_setup_teardown(a_queue_paces_and_refuses_one_too_many, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(a_waiter_times_out_and_leaves_nothing, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(who_leaves_moves_the_others_forward, start_one, stop_one),
