@@ -2,8 +2,9 @@
  *
  * The password is looked at with crypt(3) on the hash lane, whose threads do nothing else; a name nobody
  * has costs the same work. For login_cache_seconds all nodes give the same token: it is kept in Redis
- * under the user and the mark of the password, so a new password is a new token at once. While Redis is
- * away this node keeps it for itself. Tokens begin and end by the clock that all nodes share. */
+ * under the user, the mark of the password and the user's own end, so a new password or another end is a new
+ * token at once. While Redis is away this node keeps it for itself. Tokens begin and end by the clock that all
+ * nodes share, and none ends later than its user. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,23 +95,22 @@ static char *shared_token(struct admin *admin, const char *key, const char *toke
 	return found;
 }
 
-/* The token of this user, new or the one given out before. NULL: out of memory. */
-static char *token_for(struct admin *admin, const struct snapshot *s, const struct subject *user, int64_t *expires_at)
+/* The token of this user, new or the one given out before, that ends at `end` at the latest. NULL: out of memory. */
+static char *token_for(struct admin *admin, const struct snapshot *s, const struct subject *user, int64_t now,
+	int64_t end, int64_t *expires_at)
 {
-	const struct settings *settings = admin->setup.settings;
 	const char *secret = snapshot_jwt_secret(s);
-	int64_t now = clock_shared_ms() / 1000, ttl = settings->auth_token_ttl_seconds,
-			cached = settings->auth_login_cache_seconds;
+	int64_t cached = admin->setup.settings->auth_login_cache_seconds;
 	char mark[IDENTITY_MARK_LENGTH + 1], key[TOKEN_KEY_MAX], name[80];
-	char *fresh = identity_token_issue(secret, user, now, now + ttl);
-	*expires_at = now + ttl;
+	char *fresh = identity_token_issue(secret, user, now, end);
+	*expires_at = end;
 	if (!fresh || cached <= 0)
 		return fresh;
-	if (cached > ttl)
-		cached = ttl;
+	if (cached > end - now)
+		cached = end - now;
 	identity_password_mark(secret, user->password_hash, mark);
 	login_key_name(user->id, name);
-	snprintf(key, sizeof key, "apiproxy:login:{%s}:token:%s", name, mark);
+	snprintf(key, sizeof key, "apiproxy:login:{%s}:token:%s:%lld", name, mark, (long long)user->expires_at_ms);
 	char *token = shared_token(admin, key, fresh, cached);
 	if (!token)
 		token = own_token(key, fresh, now, now + cached);
@@ -119,7 +119,7 @@ static char *token_for(struct admin *admin, const struct snapshot *s, const stru
 		return token;
 	}
 	free(token); /* not one of ours, or just over */
-	*expires_at = now + ttl;
+	*expires_at = end;
 	return fresh;
 }
 
@@ -181,11 +181,14 @@ static void check(const struct admin_request *request, struct snapshot *s, const
 	const struct subject *user = snapshot_user(s, username);
 	bool fits = password_fits(user, password);
 	login_limit_end(&attempt, !fits);
-	if (!fits || !user->enabled) {
+	int64_t now_ms = clock_shared_ms(), now = now_ms / 1000;
+	int64_t end = fits ? identity_token_end(user, now + request->admin->setup.settings->auth_token_ttl_seconds) : 0;
+	/* A user's last second may be too short for a token, which counts in whole ones. */
+	if (!fits || !subject_is_valid(user, now_ms) || end <= now) {
 		admin_reply_problem(reply, PROBLEM_INVALID_CREDENTIALS, "The user name or the password is wrong.");
 		return;
 	}
-	char *token = token_for(request->admin, s, user, &expires_at);
+	char *token = token_for(request->admin, s, user, now, end, &expires_at);
 	if (token)
 		reply_token(reply, token, expires_at);
 	else

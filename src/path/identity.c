@@ -159,8 +159,8 @@ static const struct subject *recall(struct identity *identity, const struct snap
 	if (r->length != length || CRYPTO_memcmp(r->token, token, length) != 0)
 		return NULL;
 	const struct subject *user = snapshot_user(s, r->username);
-	bool valid = user && user->enabled && user->password_hash && strcmp(user->password_hash, r->password_hash) == 0 &&
-		r->expires_at > now_ms / 1000;
+	bool valid = subject_is_valid(user, now_ms) && user->password_hash &&
+		strcmp(user->password_hash, r->password_hash) == 0 && r->expires_at > now_ms / 1000;
 	if (!valid)
 		forget(r);
 	return valid ? user : NULL;
@@ -195,7 +195,7 @@ static enum worth weigh_client_key(const struct snapshot *s, const char *text, s
 	uint8_t sha256[32];
 	secrets_sha256(text, length, sha256);
 	const struct subject *c = snapshot_client_by_sha256(s, sha256);
-	if (!c || (c->expires_at_ms && c->expires_at_ms <= now_ms))
+	if (!c || subject_has_expired(c, now_ms))
 		return WORTHLESS;
 	*subject = c;
 	return c->enabled ? VALID : DISABLED;

@@ -6,7 +6,7 @@
  * is refused with 403 unless a later place holds a valid credential; 403 too where the subject's
  * list of mappings leaves this one out. All else is 401.
  * Tokens: JWT, HS256 and nothing else (RFC 7519, RFC 7518 3.2), `exp` and `sub` required, `pw` ties
- * it to the user's password hash: it dies when the password changes, the user goes or is disabled.
+ * it to the user's password hash: it dies when the password changes, the user goes, expires or is disabled.
  * Nothing here blocks. struct identity belongs to one thread; the token functions are for any. */
 #ifndef APIPROXY_PATH_IDENTITY_H
 #define APIPROXY_PATH_IDENTITY_H
@@ -59,6 +59,9 @@ enum { IDENTITY_MARK_LENGTH = 16 };
 
 /* Hex digits that stand for this password hash under this secret: claim `pw`. */
 void identity_password_mark(const char *secret, const char *password_hash, char mark[IDENTITY_MARK_LENGTH + 1]);
+
+/* When a token of this user ends that is wanted until then: never later than the user. Unix seconds. */
+int64_t identity_token_end(const struct subject *user, int64_t wanted);
 
 /* A token of this user; NULL: no memory or no password hash. Caller frees. Unix seconds. */
 char *identity_token_issue(const char *secret, const struct subject *user, int64_t issued_at, int64_t expires_at)

@@ -25,6 +25,12 @@ void identity_password_mark(const char *secret, const char *password_hash, char 
 		snprintf(mark + 2 * i, 3, "%02x", digest[i]);
 }
 
+int64_t identity_token_end(const struct subject *user, int64_t wanted)
+{
+	int64_t last = user->expires_at_ms / 1000;
+	return user->expires_at_ms && last < wanted ? last : wanted;
+}
+
 char *identity_token_issue(const char *secret, const struct subject *user, int64_t issued_at, int64_t expires_at)
 {
 	char mark[IDENTITY_MARK_LENGTH + 1], *token = NULL;
@@ -57,7 +63,7 @@ static const struct subject *user_of(const struct snapshot *s, jwt_t *jwt, int64
 	if (jwt_get_alg(jwt) != JWT_ALG_HS256 || !sub || !pw || exp <= now_ms / 1000 || nbf > now_ms / 1000)
 		return NULL;
 	const struct subject *user = snapshot_user(s, sub);
-	if (!user || !user->enabled || !user->password_hash)
+	if (!subject_is_valid(user, now_ms) || !user->password_hash)
 		return NULL;
 	identity_password_mark(snapshot_jwt_secret(s), user->password_hash, mark);
 	if (strlen(pw) != IDENTITY_MARK_LENGTH || CRYPTO_memcmp(pw, mark, IDENTITY_MARK_LENGTH) != 0)

@@ -450,6 +450,14 @@ static void store_strings(const struct field *field, const cJSON *list, struct a
 	*(size_t *)(void *)(out + field->count_offset) = count;
 }
 
+/* 0 means that there is none: the first moment of 1970 is told by the one before. */
+static void store_time(const char *text, int64_t *unix_ms)
+{
+	CHECK(rules_parse_time(text, unix_ms));
+	if (!*unix_ms)
+		*unix_ms = -1;
+}
+
 static void decode_fields(const struct field *fields, const cJSON *entry, struct arena *arena, char *out)
 {
 	for (; fields->name; fields++) {
@@ -471,7 +479,7 @@ static void decode_fields(const struct field *fields, const cJSON *entry, struct
 				*(const char **)at = "";
 		} else if (fields->type == FIELD_TIME) {
 			if (item)
-				CHECK(rules_parse_time(item->valuestring, at));
+				store_time(item->valuestring, at);
 		} else {
 			double value = !item             ? fallback(fields, entry) :
 				fields->type == FIELD_BOOL   ? cJSON_IsTrue(item) :

@@ -80,6 +80,18 @@ struct subject {             /* a client (id) or a user (username) */
 	const char *password_hash; /* users: crypt(3) */
 };
 
+/* now_ms: of the clock that all nodes share (base/clock.h), here and below. */
+static inline bool subject_has_expired(const struct subject *s, int64_t now_ms)
+{
+	return s->expires_at_ms && s->expires_at_ms <= now_ms;
+}
+
+/* May it come in at all? NULL may not. */
+static inline bool subject_is_valid(const struct subject *s, int64_t now_ms)
+{
+	return s && s->enabled && !subject_has_expired(s, now_ms);
+}
+
 struct snapshot;
 
 struct snapshot *snapshot_ref(struct snapshot *s); /* any thread */

@@ -135,6 +135,19 @@ def test_clients_that_end_later_or_have_ended(nodes, guarded, ends_in, status):
     assert statuses(nodes, guarded, key) == [status] * 3
 
 
+def test_a_user_ends_on_every_node_at_once(nodes, guarded):
+    ends = int(time.time()) + 6
+    username = nodes.user(expires_at=rfc3339(ends))
+    token = token_of(nodes[0], username)
+    assert [token_of(node, username) for node in nodes] == [token] * 3
+    before = statuses(nodes, guarded, token)
+    if time.time() < ends:
+        assert before == [200] * 3
+    time.sleep(max(0, ends + 0.1 - time.time()))
+    assert statuses(nodes, guarded, token) == [401] * 3
+    assert [login(node, username).status for node in nodes] == [401] * 3
+
+
 # -- limits
 
 

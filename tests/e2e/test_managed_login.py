@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import time
+from datetime import datetime, timezone
 
 import pytest
 
@@ -135,6 +137,61 @@ def test_token_outlives_a_change_of_limits(pair, guarded):
     token = token_of(pair[0], username)
     pair.change(f"/api/users/{username}", rpm=1000)
     assert status(pair[0], guarded, token) == 200
+
+
+# -- a user's own end
+
+
+def rfc3339(at: float) -> str:
+    return datetime.fromtimestamp(at, timezone.utc).isoformat()
+
+
+def end_of(token: str) -> int:
+    return json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["exp"]
+
+
+@pytest.mark.parametrize("at", ["2001-02-03T04:05:06Z", "1970-01-01T00:00:00Z", "1969-12-31T23:59:59.5Z"])
+def test_user_expired_long_ago(pair, guarded, at):
+    username = pair.user()
+    token = token_of(pair[0], username)
+    pair.change(f"/api/users/{username}", expires_at=at)
+    assert statuses(pair, guarded, token) == [401, 401]
+    for node in pair:
+        assert fault_of(node.get(guarded + "/x", bearer(token))) == (401, "invalid_credentials")
+        answer = login(node, username)
+        assert (answer.status, answer.json()["error"]["code"]) == (401, "invalid_credentials")
+    pair.change(f"/api/users/{username}", expires_at=None)
+    assert statuses(pair, guarded, token) == [200, 200]
+    assert login(pair[1], username).status == 200
+
+
+def test_user_ends_with_its_token(pair, guarded):
+    ends = int(time.time()) + 4
+    username = pair.user(expires_at=rfc3339(ends))
+    answer = login(pair[0], username).json()
+    token, left = answer["token"], ends - time.time()
+    assert end_of(token) == ends and left <= answer["expires_in"] <= left + 2
+    assert token_of(pair[1], username) == token
+    assert statuses(pair, guarded, token) == [200, 200]
+    time.sleep(max(0, ends + 0.1 - time.time()))
+    assert statuses(pair, guarded, token) == [401, 401]
+    assert [login(node, username).status for node in pair] == [401, 401]
+
+
+def test_login_gives_no_token_of_before_that_lasts_too_long(pair, guarded):
+    """The same token comes again for a while, but not beyond an end that was set, or brought forward, since."""
+    username = pair.user()
+    first = token_of(pair[0], username)
+    for seconds in (100, 50, 200):
+        ends = int(time.time()) + seconds
+        pair.change(f"/api/users/{username}", expires_at=rfc3339(ends + 0.75))
+        answers = [login(node, username).json() for node in pair]
+        assert {end_of(answer["token"]) for answer in answers} == {ends}
+        assert len({answer["token"] for answer in answers}) == 1
+        assert all(ends - time.time() - 1 <= answer["expires_in"] <= seconds for answer in answers)
+    assert status(pair[0], guarded, first) == 200, "the user has not ended yet"
+    pair.change(f"/api/users/{username}", expires_at=rfc3339(time.time() - 0.5))
+    assert statuses(pair, guarded, first) == [401, 401]
 
 
 def test_secret_is_shared_and_kept(redis_server, echo):

@@ -244,6 +244,38 @@ static void a_token_dies_with_password_user_and_secret(void **state)
 	free(t);
 }
 
+static void a_token_dies_with_its_user(void **state)
+{
+	const struct subject *subject = NULL;
+	(void)state;
+	char *t = issue(60);
+	struct identity_credential c = {IDENTITY_X_API_KEY, t, strlen(t)};
+	for (int remembered = 0; remembered < 2; remembered++) {
+		user.expires_at_ms = now_ms + 30000;
+		assert_int_equal(identity_decide(identity, NULL, &mapping, &c, 1, now_ms + 29999, &subject), PROBLEM_NONE);
+		assert_non_null(identity_token_verify(NULL, t, strlen(t), now_ms + 29999, NULL));
+		assert_int_equal(identity_decide(identity, NULL, &mapping, &c, 1, now_ms + 30000, &subject),
+			PROBLEM_INVALID_CREDENTIALS);
+		assert_null(identity_token_verify(NULL, t, strlen(t), now_ms + 30000, NULL));
+		user.expires_at_ms = 0;
+		assert_int_equal(token(t), PROBLEM_NONE);
+	}
+	user.expires_at_ms = 1;
+	assert_int_equal(token(t), PROBLEM_INVALID_CREDENTIALS);
+	free(t);
+}
+
+static void no_token_ends_after_its_user(void **state)
+{
+	(void)state;
+	assert_int_equal(identity_token_end(&user, NOW_S + 60), NOW_S + 60);
+	user.expires_at_ms = now_ms + 30999;
+	assert_int_equal(identity_token_end(&user, NOW_S + 60), NOW_S + 30);
+	assert_int_equal(identity_token_end(&user, NOW_S + 20), NOW_S + 20);
+	user.expires_at_ms = -1;
+	assert_int_equal(identity_token_end(&user, NOW_S + 60), 0);
+}
+
 static void other_algorithms_and_claims_are_refused(void **state)
 {
 	char mark[IDENTITY_MARK_LENGTH + 1], claims[200];
@@ -366,6 +398,8 @@ int main(void)
 		cmocka_unit_test_setup(disabled_expired_and_elsewhere, reset),
 		cmocka_unit_test_setup(a_token_lives_until_it_expires, reset),
 		cmocka_unit_test_setup(a_token_dies_with_password_user_and_secret, reset),
+		cmocka_unit_test_setup(a_token_dies_with_its_user, reset),
+		cmocka_unit_test_setup(no_token_ends_after_its_user, reset),
 		cmocka_unit_test_setup(other_algorithms_and_claims_are_refused, reset),
 		cmocka_unit_test_setup(a_changed_token_is_refused, reset),
 		cmocka_unit_test_setup(queries_lose_key_and_nothing_else, reset),
