@@ -463,17 +463,21 @@ static void log_access(const struct exchange *ex, uint64_t duration_us)
 		(unsigned long long)ex->up.bytes, (unsigned long long)ex->down.bytes, (double)duration_us / 1000);
 }
 
+uint64_t exchange_estimate_input(const struct exchange *ex)
+{
+	const struct managed *m = ex->managed;
+	return m && m->request.input_estimate ? usage_request_estimate(&m->request, ex->body_bytes) :
+											ex->body_bytes / USAGE_BYTES_PER_TOKEN;
+}
+
 /* What it cost, as the vendor says; else an estimate, where the model has said something. What asked
  * nothing was answered by no model: a file, a list. */
 static void estimate_tokens(const struct exchange *ex, struct usage *usage)
 {
-	const struct managed *m = ex->managed;
 	if (!usage->output_known && !ex->body_bytes)
 		usage->output_tokens = usage->output_estimate = 0;
-	if (usage->input_known || !(usage->output_known || usage->output_estimate))
-		return;
-	usage->input_tokens =
-		m && m->request.input_estimate ? m->request.input_estimate : ex->body_bytes / USAGE_BYTES_PER_TOKEN;
+	if (!usage->input_known && (usage->output_known || usage->output_estimate))
+		usage->input_tokens = exchange_estimate_input(ex);
 }
 
 static void read_usage(const struct exchange *ex, struct usage *usage)

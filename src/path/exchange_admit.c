@@ -323,6 +323,12 @@ static bool vendor_failed(const struct exchange *ex)
 	return ex->problem == PROBLEM_UPSTREAM_ERROR || (ex->problem == PROBLEM_UPSTREAM_TIMEOUT && !client_owes);
 }
 
+/* The vendor never had all of the request. What was reserved was for what the client had announced. */
+static bool cut_short(const struct exchange *ex)
+{
+	return !ex->up.body.done && !ex->tunnel;
+}
+
 void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 {
 	struct managed *m = ex->managed;
@@ -335,11 +341,13 @@ void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 		return;
 	}
 	bool failed = ex->status >= 400 || !ex->status;
-	bool known = usage->input_known || usage->output_known || usage->output_estimate;
+	bool told = usage->input_known || usage->output_known || usage->output_estimate;
+	bool known = told || (failed && !ex->client_gone); /* the latter: nothing */
+	bool cut = !known && cut_short(ex);
 	struct admission_result result = {
 		.sent = ex->sent_us != 0,
-		.tokens_known = known || (failed && !ex->client_gone),
-		.input_tokens = usage->input_tokens,
+		.tokens_known = known || cut,
+		.input_tokens = cut && m->admission.input_tokens ? exchange_estimate_input(ex) : usage->input_tokens,
 		.output_tokens = usage->output_tokens,
 		.outcome = ADMISSION_NOTHING,
 	};

@@ -137,6 +137,9 @@ size_t exchange_read_size(bool bulk, const struct io *sink);
  * on a connection of its own, is never told that there are two. Sets held_back where there was anything. */
 void exchange_settle_early(struct exchange *ex);
 
+/* Input tokens of what has come of the request's body, whatever length was announced. */
+uint64_t exchange_estimate_input(const struct exchange *ex);
+
 /* exchange_admit.c */
 enum step step_identify(struct exchange *ex);
 enum step step_collect(struct exchange *ex);

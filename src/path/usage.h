@@ -38,16 +38,22 @@ void usage_tap_free(struct usage_tap *t); /* NULL is fine */
 
 struct usage_request {
 	bool is_json;               /* a JSON object begins there */
-	uint64_t input_estimate;    /* tokens, at least 1: a quarter of the bytes of all strings; base64 (pictures,
+	uint64_t input_estimate;    /* tokens, 1 to UINT32_MAX: a quarter of the bytes of all strings; base64 (pictures,
 	                             * sounds, documents) counts 256 and one per KiB */
 	uint64_t max_output_tokens; /* the largest of max_tokens, max_completion_tokens, max_output_tokens and
 	                             * generationConfig.maxOutputTokens, times n, best_of or candidateCount; 0: none named */
 	bool stream;                /* "stream": true */
+	/* private: of what was read */
+	uint64_t bytes, text_bytes, blob_tokens;
+	bool cut_in_blob;
 };
 
 /* body: the request's body, or its first part (`whole` false; total_length then says how long it is,
  * 0: unknown). What is not there is taken to be like what is. */
 void usage_request_read(const char *body, size_t length, bool whole, uint64_t total_length, struct usage_request *out);
+
+/* The input estimate, had the body this length: an announced one is not always what comes. */
+uint64_t usage_request_estimate(const struct usage_request *r, uint64_t total_length);
 
 /* An OpenAI chat or completions request (it has messages or a prompt) that streams and does not ask for
  * usage: writes the same body to the empty `out`, with stream_options.include_usage set to true, also where

@@ -11,10 +11,7 @@ enum { BLOB_MIN = 512, BLOB_TOKENS = 256, BLOB_BYTES_PER_TOKEN = 1024, BLOB_LOOK
 struct request_reader {
 	struct usage_request *out;
 	const char *end; /* of what is there */
-	uint64_t text_bytes;
-	uint64_t blob_tokens;
 	uint32_t choices;
-	bool cut_in_blob;
 };
 
 enum letters { UPPER = 1, LOWER = 2, DIGIT = 4, ALL_LETTERS = 7, OTHER = 8, NO_BASE64 = 16 };
@@ -49,11 +46,11 @@ static void on_string(void *context, struct json_scan *s, enum json_key key, con
 	(void)s;
 	(void)key;
 	if (!is_blob(at, length)) {
-		r->text_bytes += length;
+		r->out->text_bytes += length;
 		return;
 	}
-	r->blob_tokens += BLOB_TOKENS + length / BLOB_BYTES_PER_TOKEN;
-	r->cut_in_blob = at + length == r->end;
+	r->out->blob_tokens += BLOB_TOKENS + length / BLOB_BYTES_PER_TOKEN;
+	r->out->cut_in_blob = at + length == r->end;
 }
 
 static bool is_configuration(enum json_key key)
@@ -90,16 +87,20 @@ static bool is_object(const char *body, size_t length)
 	return i < length && body[i] == '{';
 }
 
-/* What is not there yet is taken to be like what is. */
-static uint64_t estimate(const struct request_reader *r, size_t length, uint64_t total)
+/* What is not there yet is taken to be like what is. In floating point: a length that was only announced
+ * may be anything. */
+uint64_t usage_request_estimate(const struct usage_request *r, uint64_t total_length)
 {
-	uint64_t tokens = (r->text_bytes + USAGE_BYTES_PER_TOKEN - 1) / USAGE_BYTES_PER_TOKEN;
-	if (total > length && r->cut_in_blob)
-		tokens += (total - length) / BLOB_BYTES_PER_TOKEN;
-	else if (total > length && length)
-		tokens = (uint64_t)((double)(tokens + r->blob_tokens) * (double)total / (double)length) - r->blob_tokens;
-	tokens += r->blob_tokens;
-	return tokens ? tokens : 1;
+	uint64_t text_tokens = (r->text_bytes + USAGE_BYTES_PER_TOKEN - 1) / USAGE_BYTES_PER_TOKEN;
+	double tokens = (double)(text_tokens + r->blob_tokens);
+	double total = (double)total_length, missing = total_length > r->bytes ? (double)(total_length - r->bytes) : 0;
+	if (!r->is_json)
+		tokens = 1 + total / BLOB_BYTES_PER_TOKEN;
+	else if (missing > 0 && r->cut_in_blob)
+		tokens += missing / BLOB_BYTES_PER_TOKEN;
+	else if (missing > 0 && r->bytes)
+		tokens *= total / (double)r->bytes;
+	return tokens < 1 ? 1 : tokens < UINT32_MAX ? (uint64_t)tokens : UINT32_MAX;
 }
 
 void usage_request_read(const char *body, size_t length, bool whole, uint64_t total_length, struct usage_request *out)
@@ -107,12 +108,10 @@ void usage_request_read(const char *body, size_t length, bool whole, uint64_t to
 	struct json_scan scan = {0};
 	struct request_reader r = {.out = out, .end = body + length, .choices = 1};
 	uint64_t total = whole || total_length < length ? length : total_length;
-	*out = (struct usage_request){.is_json = is_object(body, length),
-		.input_estimate = 1 + total / BLOB_BYTES_PER_TOKEN};
-	if (!out->is_json)
-		return;
-	json_scan_feed(&scan, &reader, &r, body, length);
-	out->input_estimate = estimate(&r, length, total);
+	*out = (struct usage_request){.is_json = is_object(body, length), .bytes = length};
+	if (out->is_json)
+		json_scan_feed(&scan, &reader, &r, body, length);
+	out->input_estimate = usage_request_estimate(out, total);
 	out->max_output_tokens *= r.choices;
 	if (out->max_output_tokens > UINT32_MAX)
 		out->max_output_tokens = UINT32_MAX;

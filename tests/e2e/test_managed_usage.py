@@ -132,6 +132,66 @@ def test_refused_requests_are_no_usage(pair, vendor, guarded):
     counted(pair, f"clients/{id}", 1, (11, 7))
 
 
+def upload(node, prefix: str, key: str, announced: int, body: bytes):
+    """A client that sends less than it announced."""
+    client = node.connect()
+    head = f"POST {prefix}{CHAT} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: {announced}\r\n\r\n"
+    client.send(head.encode() + body)
+    return client
+
+
+LONG = json.dumps({"max_tokens": 900, "messages": [{"role": "user", "content": "word " * 240_000}]}).encode()
+
+
+@pytest.mark.parametrize("announced", [9_000_000_000_000_000_000, 2 * len(LONG)])
+def test_an_upload_that_breaks_off_costs_what_came(pair, announced):
+    """More than is kept was sent: the vendor has some of it, and its work ends with the client's."""
+    with RawServer() as server:
+        prefix, (id, key) = pair.map(server.url, auth="required"), pair.client_with_id(rpm=50, output_tpm=1000)
+        client = upload(pair[0], prefix, key, announced, LONG)
+        upstream = server.accept()
+        upstream.read_head()
+        upstream.read_exactly(len(LONG))
+        held = usage(pair, f"clients/{id}")["current"]
+        assert held["requests"] == 1 and held["output_tokens"] == 900
+        assert held["input_tokens"] == pytest.approx(min(announced // 4, 2**32 - 1), rel=0.01)
+        client.close()
+        expected = {"requests": 1, "input_tokens": pytest.approx(len(LONG) // 4, rel=0.01), "output_tokens": 0}
+
+        def settled():
+            data = usage(pair, f"clients/{id}")
+            today = {name: data["days"][0][name] for name in expected}
+            return data["current"] == expected and today == expected
+
+        eventually(settled, 3, 0.05)
+
+
+def test_uploads_that_break_off_leave_the_node_well(pair):
+    """However large they said to be, and however many."""
+    with RawServer() as server:
+        prefix, (id, key) = pair.map(server.url, auth="required"), pair.client_with_id(output_tpm=100_000)
+        clients = [upload(pair[0], prefix, key, 9_000_000_000_000_000_000, LONG) for _ in range(6)]
+        for _ in clients:
+            server.accept().read_head()
+        assert usage(pair, f"clients/{id}", 0)["current"]["input_tokens"] == 6 * (2**32 - 1)
+        for client in clients:
+            client.close()
+        eventually(lambda: usage(pair, f"clients/{id}")["current"]["input_tokens"] < 6 * len(LONG), 3)
+
+
+def test_an_early_answer_costs_what_came(pair):
+    """The vendor does not wait for the end, and says nothing of tokens."""
+    with RawServer() as server:
+        prefix, (id, key) = pair.map(server.url, auth="required"), pair.client_with_id(output_tpm=1000)
+        client = upload(pair[0], prefix, key, 9_000_000_000_000_000_000, LONG)
+        upstream = server.accept()
+        upstream.read_head()
+        upstream.read_exactly(len(LONG))
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        assert client.read_response().status == 200
+        eventually(lambda: 0 < usage(pair, f"clients/{id}")["current"]["input_tokens"] < len(LONG), 3)
+
+
 def test_stream_without_usage_is_estimated(pair, vendor, guarded):
     vendor.text = ["word "] * 100
     id, key = pair.client_with_id(output_tpm=10_000)

@@ -128,6 +128,31 @@ static void test_first_parts(void **state)
 	}
 }
 
+/* Whatever length is announced, an estimate fits the sums that it goes into; and what came is not what was announced. */
+static void test_announced_lengths(void **state)
+{
+	static const uint64_t announced[] = {9000000000000000000, INT64_MAX, UINT64_MAX};
+	char *bodies[] = {with_content("", "abcde fgh ", 40000), with_content("data:image/png;base64,", BASE64, 40000),
+		strdup("no JSON")};
+	struct usage_request r;
+	(void)state;
+	for (size_t i = 0; i < 9; i++) {
+		const char *body = bodies[i / 3];
+		size_t length = i / 3 == 1 ? 20000 : strlen(body); /* cut within the picture */
+		usage_request_read(body, length, false, announced[i % 3], &r);
+		assert_true(r.input_estimate == UINT32_MAX);
+		uint64_t came = r.is_json ? 10000 : 1;
+		if (i / 3 == 1)
+			came = 256 + 20;
+		assert_in_range(usage_request_estimate(&r, length), came, came + 20);
+	}
+	usage_request_read(bodies[0], 10000, false, 1 << 20, &r);
+	assert_in_range(usage_request_estimate(&r, 10000), 2490, 2510);
+	assert_in_range(usage_request_estimate(&r, 20000), 4980, 5020);
+	for (size_t i = 0; i < 3; i++)
+		free(bodies[i]);
+}
+
 /* ---- include_usage ---- */
 
 struct change {
@@ -198,6 +223,7 @@ int main(void)
 		cmocka_unit_test(test_stream),
 		cmocka_unit_test(test_estimates),
 		cmocka_unit_test(test_first_parts),
+		cmocka_unit_test(test_announced_lengths),
 		cmocka_unit_test(test_include),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
