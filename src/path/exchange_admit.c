@@ -80,10 +80,25 @@ static uint64_t announced_length(const struct exchange *ex)
 	return ex->up.body.framing == HTTP_LENGTH ? ex->body_bytes + ex->up.body.remaining : 0;
 }
 
+/* How long the client takes for its body is the client's time. */
+static enum step wait_for_body(struct managed *m)
+{
+	m->body_since_us = clock_monotonic_us();
+	return STEP_STAY;
+}
+
+static void end_wait(struct managed *m)
+{
+	if (m->body_since_us)
+		m->body_waited_us += clock_monotonic_us() - m->body_since_us;
+	m->body_since_us = 0;
+}
+
 enum step step_collect(struct exchange *ex)
 {
 	if (!needs_body(ex))
 		return STEP_ADMIT;
+	end_wait(ex->managed);
 	if (ex->timed_out)
 		return exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, "The request's body did not arrive in time.");
 	if (ex->expects) {
@@ -98,7 +113,7 @@ enum step step_collect(struct exchange *ex)
 		if (next != STEP_STAY)
 			return next;
 		if (!length && !ex->up.body.done && !exchange_has_more(ex))
-			return STEP_STAY;
+			return wait_for_body(ex->managed);
 	}
 	usage_request_read(buf_bytes(&ex->kept), buf_length(&ex->kept), ex->up.body.done, announced_length(ex),
 		&ex->managed->request);

@@ -320,11 +320,13 @@ enum step exchange_pump_up(struct exchange *ex)
 
 /* ---- the step ---- */
 
-/* The time in the queue is nobody's fault. It is told in milliseconds, which may be one more than it was. */
+/* The time in the queue is nobody's fault (it is told in milliseconds, which may be one more than it was), and
+ * that of the body's coming is the client's. */
 static void count_overhead(struct exchange *ex)
 {
+	const struct managed *m = ex->managed;
 	uint64_t so_far_us = clock_monotonic_us() - ex->begun_us;
-	uint64_t waited_us = ex->managed ? ex->managed->admission.waited_ms * 1000 : 0;
+	uint64_t waited_us = m ? m->admission.waited_ms * 1000 + m->body_waited_us : 0;
 	ex->overhead_us += (uint32_t)(so_far_us > waited_us ? so_far_us - waited_us : 0);
 }
 

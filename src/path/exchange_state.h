@@ -55,6 +55,8 @@ struct managed {
 	bool in_line;                    /* counted in the queue's length */
 	char length[24];                 /* Content-Length of a body that we changed; "": it is as it came */
 	uint64_t attempt_us;             /* when this attempt began */
+	uint64_t body_since_us;          /* since when the client's body is waited for; 0: it is not */
+	uint64_t body_waited_us;
 };
 
 struct exchange {
