@@ -259,7 +259,7 @@ static void on_again(struct loop_timer *t)
 		release(c, job);
 		wait_for_room(c, job);
 	} else if (!begin(c, job)) {
-		job->on_done(job, CONNECT_FAILED, NULL, "out of memory");
+		job->on_done(job, CONNECT_NO_MEMORY, NULL, "out of memory");
 	}
 }
 
@@ -300,7 +300,7 @@ static void shake_hands(struct connector *c, struct connect_job *job, int fd)
 	job->handshake.on_done = on_shaken;
 	job->shaking = tls_handshake_start(&job->handshake, c->loop, fd, job->target->host, job->due_ms);
 	if (!job->shaking)
-		job->on_done(job, CONNECT_FAILED, NULL, "out of memory");
+		job->on_done(job, CONNECT_NO_MEMORY, NULL, "out of memory");
 }
 
 static int take_socket(CURL *easy, struct connect_job *job)

@@ -13,7 +13,7 @@
 struct target;
 struct connector;
 
-enum connect_outcome { CONNECT_DONE, CONNECT_FAILED, CONNECT_TIMED_OUT };
+enum connect_outcome { CONNECT_DONE, CONNECT_FAILED, CONNECT_TIMED_OUT, CONNECT_NO_MEMORY };
 
 struct connection {  /* the receiver's: to close and to free */
 	int fd;

@@ -73,7 +73,7 @@ static void on_connected(struct connect_job *job, enum connect_outcome outcome, 
 		if (u)
 			use_upstream(ex, u);
 		else
-			ex->connect_outcome = CONNECT_FAILED;
+			ex->connect_outcome = CONNECT_NO_MEMORY;
 	} else {
 		snprintf(ex->connect_error, sizeof ex->connect_error, "%s", text);
 	}
@@ -103,6 +103,8 @@ static enum step start_connecting(struct exchange *ex)
 static enum step connect_failed(struct exchange *ex)
 {
 	char text[160];
+	if (ex->connect_outcome == CONNECT_NO_MEMORY) /* another key would not help, and this one is not to blame */
+		return exchange_fail(ex, PROBLEM_OUT_OF_MEMORY, NULL);
 	if (exchange_should_fail_over(ex, 0))
 		return STEP_NEXT_KEY;
 	snprintf(text, sizeof text, "The upstream could not be reached: %s.", ex->connect_error);

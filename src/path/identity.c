@@ -153,8 +153,10 @@ static const struct subject *recall(struct identity *identity, const struct snap
 	const char *secret = snapshot_jwt_secret(s);
 	if (!identity->secret || strcmp(identity->secret, secret) != 0) {
 		forget_all(identity);
-		identity->secret = check_strdup(secret);
+		identity->secret = strdup(secret); /* no memory: nothing is remembered */
 	}
+	if (!identity->secret)
+		return NULL;
 	struct remembered *r = slot(identity, token, length);
 	if (r->length != length || CRYPTO_memcmp(r->token, token, length) != 0)
 		return NULL;
@@ -170,7 +172,7 @@ static void remember(struct identity *identity, const char *token, size_t length
 	int64_t expires_at)
 {
 	struct remembered *r = slot(identity, token, length);
-	if (length > REMEMBERED_TOKEN_MAX)
+	if (length > REMEMBERED_TOKEN_MAX || !identity->secret)
 		return;
 	forget(r);
 	r->token = malloc(length);

@@ -52,17 +52,23 @@ static struct upstream_group *find_group(struct upstream_pool *p, const struct t
 	return g;
 }
 
-static struct upstream_group *make_group(struct upstream_pool *p, const struct target *t)
+/* Found or made, with one connection more. NULL: no memory. */
+static struct upstream_group *join_group(struct upstream_pool *p, const struct target *t)
 {
 	uint64_t hash = hash_target(t);
 	struct upstream_group *g = find_group(p, t, hash);
-	if (g)
+	if (g) {
+		g->connections++;
 		return g;
+	}
 	size_t length = strlen(t->host) + 1;
-	g = check_calloc(1, sizeof *g + length);
+	g = calloc(1, sizeof *g + length);
+	if (!g)
+		return NULL;
 	g->hash = hash;
 	g->port = t->port;
 	g->tls = t->tls;
+	g->connections = 1;
 	memcpy(g->host, t->host, length);
 	g->next = p->buckets[hash % GROUP_BUCKETS];
 	p->buckets[hash % GROUP_BUCKETS] = g;
@@ -162,8 +168,11 @@ static void discard(const struct connection *c)
 struct upstream *upstream_adopt(struct upstream_pool *p, const struct target *target, const struct connection *c)
 {
 	struct upstream *u = calloc(1, sizeof *u);
+	struct upstream_group *g = u ? join_group(p, target) : NULL;
 	int one = 1;
-	if (!u || !io_open(&u->io, p->loop, c->fd, on_io_event)) {
+	if (!g || !io_open(&u->io, p->loop, c->fd, on_io_event)) {
+		if (g)
+			drop_group(p, g);
 		free(u);
 		discard(c);
 		return NULL;
@@ -171,8 +180,7 @@ struct upstream *upstream_adopt(struct upstream_pool *p, const struct target *ta
 	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	u->io.tls = c->tls;
 	u->io.writable = true;
-	u->group = make_group(p, target);
-	u->group->connections++;
+	u->group = g;
 	return u;
 }
 

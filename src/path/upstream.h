@@ -38,7 +38,7 @@ void upstream_pool_free(struct upstream_pool *p); /* closes the kept ones; none 
 
 /* A kept connection to the target, the one used last; NULL: none. */
 struct upstream *upstream_take(struct upstream_pool *p, const struct target *target);
-/* Makes an upstream of a new connection, which it owns then. NULL: failed, the connection is closed. */
+/* Makes an upstream of a new connection, which it owns then. NULL: no memory, the connection is closed. */
 struct upstream *upstream_adopt(struct upstream_pool *p, const struct target *target, const struct connection *c);
 void upstream_keep(struct upstream_pool *p, struct upstream *u);  /* the answer was read to its end */
 void upstream_close(struct upstream_pool *p, struct upstream *u);
