@@ -34,43 +34,9 @@ bool route_split(struct http_span target, struct http_span *path, struct http_sp
 	return true;
 }
 
-static size_t escape(const char *at, const char *end, char low)
-{
-	return end - at >= 3 && at[0] == '%' && at[1] == '2' && (at[2] | 0x20) == low ? 3 : 0;
-}
-
-/* Bytes that mean "." or "/" at `at`: their length, 0 if it is something else. */
-static size_t dot(const char *at, const char *end)
-{
-	return at < end && *at == '.' ? 1 : escape(at, end, 'e');
-}
-
-static size_t slash(const char *at, const char *end)
-{
-	return at < end && *at == '/' ? 1 : escape(at, end, 'f');
-}
-
 bool route_has_dot_segment(struct http_span path)
 {
-	const char *at = path.at;
-	const char *end = path.at + path.length;
-	while (at < end) {
-		size_t step = slash(at, end);
-		if (!step) {
-			at++;
-			continue;
-		}
-		at += step;
-		const char *segment = at;
-		unsigned dots = 0;
-		while ((step = dot(segment, end)) && dots < 3) {
-			segment += step;
-			dots++;
-		}
-		if ((dots == 1 || dots == 2) && (segment == end || slash(segment, end)))
-			return true;
-	}
-	return false;
+	return rules_has_dot_segment(path.at, path.length);
 }
 
 bool route_is_reserved(struct http_span path)

@@ -11,7 +11,7 @@
 bool route_split(struct http_span target, struct http_span *path, struct http_span *query)
 	__attribute__((warn_unused_result)); /* false: neither form */
 
-/* Has a segment "." or "..", plain or percent-encoded, also where an encoded slash ends it? */
+/* Has it a segment "." or "..", in whatever disguise? */
 bool route_has_dot_segment(struct http_span path);
 
 /* Is the path answered by apiproxy itself? */

@@ -16,6 +16,8 @@ enum { TARGET_CHARS_MAX = 2048, ID_CHARS_MAX = 64, USERNAME_BYTES_MAX = 128,
 	SECRET_CHARS_MAX = 4096, PASSWORD_BYTES_MAX = 511, HOST_CHARS_MAX = 253, LABEL_CHARS_MAX = 63 };
 /* clang-format on */
 
+static const char dotted[] = "must have no . or .. segment";
+
 static bool is_one_of(char c, const char *others)
 {
 	return isalnum((unsigned char)c) || (c && strchr(others, c));
@@ -40,6 +42,46 @@ bool rules_is_reserved(const char *path, size_t length)
 	return false;
 }
 
+/* Bytes that mean "." or "/" at `at`: their length, 0 if it is something else. An upstream may decode them. */
+static size_t dot_or_slash(const char *at, const char *end, char plain, char low_digit)
+{
+	if (at < end && *at == plain)
+		return 1;
+	return end - at >= 3 && at[0] == '%' && at[1] == '2' && (at[2] | 0x20) == low_digit ? 3 : 0;
+}
+
+static size_t dot(const char *at, const char *end)
+{
+	return dot_or_slash(at, end, '.', 'e');
+}
+
+static size_t slash(const char *at, const char *end)
+{
+	return dot_or_slash(at, end, '/', 'f');
+}
+
+bool rules_has_dot_segment(const char *path, size_t length)
+{
+	const char *at = path, *end = path + length;
+	while (at < end) {
+		size_t step = slash(at, end);
+		if (!step) {
+			at++;
+			continue;
+		}
+		at += step;
+		const char *segment = at;
+		unsigned dots = 0;
+		while ((step = dot(segment, end)) && dots < 3) {
+			segment += step;
+			dots++;
+		}
+		if ((dots == 1 || dots == 2) && (segment == end || slash(segment, end)))
+			return true;
+	}
+	return false;
+}
+
 const char *rules_check_prefix(const char *text)
 {
 	size_t length = strlen(text);
@@ -57,10 +99,10 @@ const char *rules_check_prefix(const char *text)
 			return "a segment may hold only letters, digits and . _ ~ -";
 		if (end == segment)
 			return *end ? "must have no empty segment" : "must not end with /";
-		if (segment[0] == '.' && (end == segment + 1 || (end == segment + 2 && segment[1] == '.')))
-			return "must have no . or .. segment";
 		at = end;
 	}
+	if (rules_has_dot_segment(text, length))
+		return dotted;
 	return rules_is_reserved(text, length) ? "is reserved for apiproxy itself" : NULL;
 }
 
@@ -223,28 +265,6 @@ static const char *parse_authority(const char *text, size_t length, struct arena
 	return *rest == ':' ? parse_port(rest + 1, (size_t)(end - rest - 1), &target->port) : "has a bad port";
 }
 
-/* Percent-encoded dots count as dots: an upstream would take them so. */
-static size_t dot_length(const char *c)
-{
-	if (*c == '.')
-		return 1;
-	return c[0] == '%' && c[1] == '2' && (c[2] == 'e' || c[2] == 'E') ? 3 : 0;
-}
-
-static bool has_dot_segment(const char *path)
-{
-	while (*path == '/') {
-		const char *at = path + 1;
-		unsigned dots = 0;
-		for (size_t n; (n = dot_length(at)) != 0; at += n)
-			dots++;
-		if ((dots == 1 || dots == 2) && (*at == '/' || !*at))
-			return true;
-		path = at + strcspn(at, "/");
-	}
-	return false;
-}
-
 static const char *check_base_path(const char *path)
 {
 	for (const char *c = path; *c; c++) {
@@ -253,7 +273,7 @@ static const char *check_base_path(const char *path)
 		if (*c == '%' && !(isxdigit((unsigned char)c[1]) && isxdigit((unsigned char)c[2])))
 			return "has a bad percent escape";
 	}
-	return has_dot_segment(path) ? "must have no . or .. segment" : NULL;
+	return rules_has_dot_segment(path, strlen(path)) ? dotted : NULL;
 }
 
 const char *rules_parse_target(const char *text, struct arena *arena, struct target *target)

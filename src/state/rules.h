@@ -26,6 +26,10 @@ const char *rules_check_text(const char *text);     /* UTF-8 without control cha
 /* Does apiproxy answer this path (it starts with a slash) itself: "/", or a reserved one and all below it? */
 bool rules_is_reserved(const char *path, size_t length);
 
+/* Has the path a segment "." or "..", plain or percent-encoded, also where an encoded slash ends it? Of
+ * requests, prefixes and targets alike. */
+bool rules_has_dot_segment(const char *path, size_t length);
+
 /* Splits a target URL; strings go into the arena. NULL, or what is wrong. */
 const char *rules_parse_target(const char *text, struct arena *arena, struct target *target);
 

@@ -5,9 +5,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <string.h>
 
 #include "path/route.h"
+#include "state/rules.h"
 
 #define SPAN(text) ((struct http_span){text, strlen(text)})
 
@@ -103,6 +105,12 @@ static void test_dot_segments(void **state)
 	for (unsigned i = 0; i < sizeof dotted / sizeof dotted[0]; i++)
 		if (!route_has_dot_segment(SPAN(dotted[i])))
 			fail_msg("%s was let through", dotted[i]);
+	for (unsigned i = 0; i < sizeof dotted / sizeof dotted[0]; i++) { /* nor may a mapping bring one in */
+		char target[64];
+		snprintf(target, sizeof target, "http://h%s", dotted[i]);
+		if (!rules_check_target(target) || !rules_check_prefix(dotted[i]))
+			fail_msg("%s may be mapped", dotted[i]);
+	}
 	for (unsigned i = 0; i < sizeof plain / sizeof plain[0]; i++)
 		if (route_has_dot_segment(SPAN(plain[i])))
 			fail_msg("%s was taken for dotted", plain[i]);

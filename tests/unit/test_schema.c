@@ -50,14 +50,16 @@ static void test_targets(void **state)
 		{"https://[2001:db8::1]:8443/a/b", "2001:db8::1", "[2001:db8::1]:8443", "/a/b", 8443, true},
 		{"https://[::1]", "::1", "[::1]", "", 443, true},
 		{"http://127.0.0.1:65535/v1/", "127.0.0.1", "127.0.0.1:65535", "/v1/", 65535, false},
+		{"http://h/..a/b..%2F...", "h", "h", "/..a/b..%2F...", 80, false},
 		{"http://my_host.local.:1/a%2Fb", "my_host.local.", "my_host.local.:1", "/a%2Fb", 1, false},
 	};
 	static const char *const bad[] = {"", "x", "ftp://h", "https://", "https:///x", "http://:80",
 		"http://h:", "http://h:0", "http://h:65536", "http://h:8a", "http://u@h", "http://u:p@h/", "http://h?x",
 		"http://h/x?y", "http://h/#f", "http://h h", "http://h/a b", "http://h/\"", "http://h/%zz", "http://h/a/../b",
-		"http://h/%2e%2E/b", "http://h/.", "http://[::1", "http://[::g]", "http://[]", "http://[::1]x",
-		"http://1.2.3", "http://1.2.3.256", "http://-a", "http://a-", "http://a..b", "http://.a", "http://ä.de",
-		"http://h\r\nX: y", "//h", "https:/h", "https://h\\x", "http://a:b:c"};
+		"http://h/%2e%2E/b", "http://h/.", "http://h/a/..%2fb", "http://h/a%2F..", "http://h/a%2f%2e%2Fb",
+		"http://[::1", "http://[::g]", "http://[]", "http://[::1]x", "http://1.2.3", "http://1.2.3.256", "http://-a",
+		"http://a-", "http://a..b", "http://.a", "http://ä.de", "http://h\r\nX: y", "//h", "https:/h", "https://h\\x",
+		"http://a:b:c"};
 	char longest[2060] = "http://h/";
 	struct arena *arena = arena_new();
 	struct target t;
