@@ -71,6 +71,49 @@ static void test_journal(void **state)
 	cJSON_Delete(document);
 }
 
+static unsigned times(const char *lines, const char *text)
+{
+	unsigned count = 0;
+	for (; (lines = strstr(lines, text)); lines++)
+		count++;
+	return count;
+}
+
+static void test_faults_in_turn(void **state)
+{
+	(void)state;
+	cJSON *before = journal_to_json();
+	capture();
+	for (int i = 0; i < 150; i++)
+		journal_add("upstream", "dead %d", i % 3);
+	journal_add("key", "dead 0");
+	journal_add("upstream", "dead 1");
+	const char *lines = release();
+	assert_int_equal(times(lines, "warning upstream: dead "), 3);
+	assert_int_equal(times(lines, "warning key: dead 0\n"), 1);
+
+	static const struct {
+		const char *source, *message;
+		int count;
+	} first[] = {{"upstream", "dead 1", 51}, {"key", "dead 0", 1}, {"upstream", "dead 2", 50},
+		{"upstream", "dead 0", 50}};
+	cJSON *document = journal_to_json();
+	const cJSON *errors = cJSON_GetObjectItem(document, "errors");
+	assert_int_equal(cJSON_GetArraySize(errors), 100);
+	for (int i = 0; i < 4; i++) {
+		assert_string_equal(string_of(errors, i, "source"), first[i].source);
+		assert_string_equal(string_of(errors, i, "message"), first[i].message);
+		assert_int_equal(cJSON_GetNumberValue(cJSON_GetObjectItem(cJSON_GetArrayItem(errors, i), "count")),
+			first[i].count);
+	}
+	/* Four of the oldest went; the others are as they were. */
+	for (int i = 4; i < 100; i++)
+		assert_true(cJSON_Compare(cJSON_GetArrayItem(errors, i),
+			cJSON_GetArrayItem(cJSON_GetObjectItem(before, "errors"), i - 4), true));
+	cJSON_Delete(document);
+	cJSON_Delete(before);
+}
+
 static void test_log_text(void **state)
 {
 	(void)state;
@@ -112,7 +155,7 @@ static void test_log_json(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_journal), cmocka_unit_test(test_log_text),
-		cmocka_unit_test(test_log_json)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_journal), cmocka_unit_test(test_faults_in_turn),
+		cmocka_unit_test(test_log_text), cmocka_unit_test(test_log_json)};
 	return cmocka_run_group_tests_name("journal", tests, NULL, NULL);
 }
