@@ -10,7 +10,8 @@
  *
  * A ticket is what remains of a request here, on the heap: the client may go while Redis is still to
  * answer. It belongs to one worker. What workers share (subjects, pools, lines) is under node->lock,
- * which is held for short, never across a call to Redis or to the request's owner. */
+ * which is held for short, never while Redis is waited for and never across a call to the request's owner.
+ * admission_local_pay() alone puts calls to Redis together under it; they leave at the end of the turn. */
 #ifndef APIPROXY_PATH_ADMISSION_INTERNAL_H
 #define APIPROXY_PATH_ADMISSION_INTERNAL_H
 

@@ -1,4 +1,5 @@
-/* stats_slots: names -> slot numbers, under one lock that no worker takes.
+/* stats_slots: names -> slot numbers, under one lock. A worker takes it only where it is the last to let go
+ * of a configuration that was replaced.
  *
  * A number goes: held (any holders) -> released -> drained -> unused -> held by another name. A name
  * acquired again before it was drained keeps its number. Invariant: a number in `unused` has no
