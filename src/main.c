@@ -222,6 +222,7 @@ static bool start_control(struct program *p)
 	p->control = control_start(&(struct admin_setup){
 		.settings = &p->settings,
 		.store = p->store,
+		.admission = p->admission,
 		.watcher = p->watcher,
 		.figures = &p->figures,
 		.redis = &p->redis,

@@ -10,6 +10,7 @@
 
 #include "state/problem.h"
 
+struct admission_node;
 struct cJSON;
 struct faults;
 struct figures_sources;
@@ -25,6 +26,7 @@ struct admin_setup {
 	const struct settings *settings;
 	const struct figures_sources *figures; /* also who knows version and node */
 	struct store *store;
+	struct admission_node *admission;
 	struct watcher *watcher;
 	const struct redis_address *redis;
 	const char *admin_token;

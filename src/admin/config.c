@@ -21,11 +21,13 @@ void config_put(const struct admin_request *request, struct admin_reply *reply)
 	if (!document)
 		return;
 	enum store_result result = store_replace_all(request->admin->setup.store, document, &result_document, &faults);
-	cJSON_Delete(document);
-	if (result != STORE_OK) {
+	if (result == STORE_OK) {
+		const cJSON *keys = cJSON_GetObjectItemCaseSensitive(document, "keys");
+		resource_changed(request);
+		key_health_renew(request, NULL, keys->child);
+		admin_reply_json(reply, 200, result_document);
+	} else {
 		resource_fail(reply, result, &faults);
-		return;
 	}
-	resource_changed(request);
-	admin_reply_json(reply, 200, result_document);
+	cJSON_Delete(document);
 }

@@ -41,16 +41,16 @@ void stats_get(const struct admin_request *request, struct admin_reply *reply)
 
 struct key_states {
 	const struct snapshot *snapshot;
-	const bool *cooling;
+	const bool *idle;
 };
 
 static bool key_is_up(const void *keys, const struct vendor_key *key)
 {
 	const struct key_states *states = keys;
-	for (size_t i = 0; states->cooling && i < snapshot_key_count(states->snapshot); i++) {
+	for (size_t i = 0; states->idle && i < snapshot_key_count(states->snapshot); i++) {
 		const struct vendor_key *known = snapshot_key_at(states->snapshot, i);
 		if (strcmp(known->id, key->id) == 0)
-			return !states->cooling[i];
+			return !states->idle[i];
 	}
 	return true;
 }
@@ -59,12 +59,12 @@ void metrics_get(const struct admin_request *request, struct admin_reply *reply)
 {
 	struct figures_sources figures = *request->admin->setup.figures;
 	struct snapshot *snapshot = admin_snapshot(request);
-	bool *cooling = key_health_cooling(request->admin, snapshot);
-	struct key_states states = {.snapshot = snapshot, .cooling = cooling};
+	bool *idle = key_health_idle(request->admin, snapshot);
+	struct key_states states = {.snapshot = snapshot, .idle = idle};
 	figures.key_is_up = key_is_up;
 	figures.keys = &states;
 	admin_reply_text(reply, 200, "text/plain; version=0.0.4; charset=utf-8", figures_metrics(&figures));
-	free(cooling);
+	free(idle);
 	snapshot_unref(snapshot);
 }
 

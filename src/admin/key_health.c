@@ -33,27 +33,47 @@ static void add_until(cJSON *health, int64_t until_ms)
 		cJSON_AddNullToObject(health, "until");
 }
 
+static const struct vendor_key *find(const struct snapshot *snapshot, const char *id)
+{
+	size_t low = 0, high = snapshot_key_count(snapshot);
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		const struct vendor_key *known = snapshot_key_at(snapshot, middle);
+		int difference = strcmp(known->id, id);
+		if (!difference)
+			return known;
+		if (difference < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+/* As the workers have it; where they do not yet, one of its id and pool. */
+static struct vendor_key known_or_named(const struct snapshot *snapshot, const cJSON *key)
+{
+	struct vendor_key named = {.id = text_of(key, "id"), .pool = text_of(key, "pool"), .secret = ""};
+	const struct vendor_key *known = find(snapshot, named.id);
+	return known && strcmp(known->pool, named.pool) == 0 ? *known : named;
+}
+
 /* Why no request can use the key, whatever its health; NULL: it can. */
-static const char *unusable(const struct snapshot *snapshot, const cJSON *key)
+static const char *unusable(const struct vendor_key *known, const cJSON *key)
 {
 	if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(key, "enabled")))
 		return "disabled";
-	for (size_t i = 0; i < snapshot_key_count(snapshot); i++) {
-		const struct vendor_key *known = snapshot_key_at(snapshot, i);
-		if (strcmp(known->id, text_of(key, "id")) == 0)
-			return known->secret ? NULL : "The master key of this node does not open it.";
-	}
-	return NULL;
+	return known->secret ? NULL : "The master key of this node does not open it.";
 }
 
 /* False: Redis failed. */
 static bool add(struct redis_sync *redis, const struct snapshot *snapshot, cJSON *key)
 {
-	struct vendor_key named = {.id = text_of(key, "id"), .pool = text_of(key, "pool")};
+	struct vendor_key named = known_or_named(snapshot, key);
 	struct admission_key_health known;
 	if (!admission_key_health(redis, &named, &known))
 		return false;
-	const char *why_not = unusable(snapshot, key);
+	const char *why_not = unusable(&named, key);
 	cJSON *health = cJSON_AddObjectToObject(key, "health");
 	cJSON_AddStringToObject(health, "state", why_not ? "disabled" : state_names[known.state]);
 	add_until(health, why_not ? 0 : known.until_ms);
@@ -71,30 +91,56 @@ void key_health_add(const struct admin_request *request, struct cJSON *key)
 	snapshot_unref(snapshot);
 }
 
-bool *key_health_cooling(struct admin *admin, const struct snapshot *snapshot)
+bool *key_health_idle(struct admin *admin, const struct snapshot *snapshot)
 {
 	size_t count = snapshot ? snapshot_key_count(snapshot) : 0;
 	if (!count)
 		return NULL;
-	bool *cooling = check_calloc(count, sizeof *cooling);
+	bool *idle = check_calloc(count, sizeof *idle);
 	struct redis_sync *redis = admin_redis_acquire(admin);
 	bool fine = true;
 	for (size_t i = 0; i < count && fine; i++) {
 		struct admission_key_health health;
 		fine = admission_key_health(redis, snapshot_key_at(snapshot, i), &health);
-		cooling[i] = fine && health.state != ADMISSION_KEY_OK;
+		idle[i] = fine && !health.usable;
 	}
 	admin_redis_release(admin);
-	return cooling;
+	return idle;
+}
+
+/* False: Redis failed. */
+static bool reset(const struct admin_request *request, struct redis_sync *redis, const struct vendor_key *key)
+{
+	if (!admission_key_reset(redis, key))
+		return false;
+	admission_node_forget_key(request->admin->setup.admission, key);
+	return true;
 }
 
 bool key_health_reset(const struct admin_request *request, const struct cJSON *key, struct admin_reply *reply)
 {
-	struct vendor_key named = {.id = text_of(key, "id"), .pool = text_of(key, "pool")};
+	struct snapshot *snapshot = admin_snapshot(request);
+	struct vendor_key named = known_or_named(snapshot, key);
 	struct redis_sync *redis = admin_redis_acquire(request->admin);
-	bool fine = admission_key_reset(redis, &named);
+	bool fine = reset(request, redis, &named);
 	if (!fine)
 		admin_reply_problem(reply, PROBLEM_REDIS_UNAVAILABLE, "Redis is not available: %s", redis_sync_error(redis));
 	admin_redis_release(request->admin);
+	snapshot_unref(snapshot);
 	return fine;
+}
+
+void key_health_renew(const struct admin_request *request, const char *id, const struct cJSON *given)
+{
+	struct snapshot *snapshot = admin_snapshot(request);
+	struct redis_sync *redis = admin_redis_acquire(request->admin);
+	bool fine = true;
+	for (; given && fine; given = given->next) {
+		const char *named = id ? id : text_of(given, "id");
+		const struct vendor_key *known =
+			cJSON_GetObjectItemCaseSensitive(given, "key") ? find(snapshot, named) : NULL;
+		fine = !known || reset(request, redis, known);
+	}
+	admin_redis_release(request->admin);
+	snapshot_unref(snapshot);
 }

@@ -47,6 +47,15 @@ static void reply_object(const struct admin_request *request, struct admin_reply
 	admin_reply_json(reply, status, take_object);
 }
 
+static void reply_changed(const struct admin_request *request, struct admin_reply *reply, unsigned status,
+	const cJSON *given, cJSON *take_object)
+{
+	resource_changed(request);
+	if (request->detail == SCHEMA_KEY)
+		key_health_renew(request, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(take_object, "id")), given);
+	reply_object(request, reply, status, take_object);
+}
+
 void resource_list(const struct admin_request *request, struct admin_reply *reply)
 {
 	struct faults faults = {0};
@@ -71,13 +80,11 @@ void resource_create(const struct admin_request *request, struct admin_reply *re
 	if (!input)
 		return;
 	enum store_result result = store_create(request->admin->setup.store, request->detail, input, &object, &faults);
-	cJSON_Delete(input);
-	if (result != STORE_OK) {
+	if (result == STORE_OK)
+		reply_changed(request, reply, 201, input, object);
+	else
 		resource_fail(reply, result, &faults);
-		return;
-	}
-	resource_changed(request);
-	reply_object(request, reply, 201, object);
+	cJSON_Delete(input);
 }
 
 void resource_get(const struct admin_request *request, struct admin_reply *reply)
@@ -103,13 +110,11 @@ void resource_update(const struct admin_request *request, struct admin_reply *re
 	enum store_result result =
 		store_update(request->admin->setup.store, request->detail, id, patch, &object, &faults);
 	free(id);
-	cJSON_Delete(patch);
-	if (result != STORE_OK) {
+	if (result == STORE_OK)
+		reply_changed(request, reply, 200, patch, object);
+	else
 		resource_fail(reply, result, &faults);
-		return;
-	}
-	resource_changed(request);
-	reply_object(request, reply, 200, object);
+	cJSON_Delete(patch);
 }
 
 void resource_delete(const struct admin_request *request, struct admin_reply *reply)
@@ -146,9 +151,11 @@ void resource_reset(const struct admin_request *request, struct admin_reply *rep
 	enum store_result result = store_get(request->admin->setup.store, SCHEMA_KEY, request->tail, &key, &faults);
 	if (result != STORE_OK) {
 		resource_fail(reply, result, &faults);
-	} else if (key_health_reset(request, key, reply)) {
-		reply_object(request, reply, 200, key);
-	} else {
-		cJSON_Delete(key);
+		return;
 	}
+	resource_changed(request); /* by another node, it may be */
+	if (key_health_reset(request, key, reply))
+		reply_object(request, reply, 200, key);
+	else
+		cJSON_Delete(key);
 }

@@ -21,8 +21,12 @@ void key_health_add(const struct admin_request *request, struct cJSON *key);
 /* Ends a vendor key's cooling; false: reply says why not. */
 bool key_health_reset(const struct admin_request *request, const struct cJSON *key, struct admin_reply *reply);
 
-/* Which vendor keys cool, by their index in the snapshot; NULL where Redis fails or there is none. The
- * caller frees. */
-bool *key_health_cooling(struct admin *admin, const struct snapshot *snapshot);
+/* What was given for a vendor key (id NULL: for each of an array, NULL is fine): where it brings a secret, the key starts
+ * anew, also with one it had before. After resource_changed(). A Redis that fails meanwhile leaves it as it is. */
+void key_health_renew(const struct admin_request *request, const char *id, const struct cJSON *given);
+
+/* Which vendor keys no request may use, for their health, by their index in the snapshot; NULL where there is none.
+ * The caller frees. */
+bool *key_health_idle(struct admin *admin, const struct snapshot *snapshot);
 
 #endif

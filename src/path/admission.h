@@ -16,7 +16,7 @@
  *   apiproxy:limit:{ID}:K:e        the windows' events, a list, two minutes
  *   apiproxy:usage:{ID}:K          the days before, a hash: days since 1970 -> requests, input, output; 30 days
  *   apiproxy:limit:{PREFIX}:q      start times handed out by a queue, a list; :q:w waiting; :q:f given back
- *   apiproxy:limit:{POOL}:k:ID     window and health of a vendor key (none: no limit and well); :e its events
+ *   apiproxy:limit:{POOL}:k:ID:MARK  window and health of a vendor key with one secret (none: no limit and well); :e its events
  * What one stage needs shares one hash tag; a call that needs several stages names several tags, which a
  * single Redis serves in one call (a Redis Cluster would want the stages' parts called one by one).
  *
@@ -133,13 +133,16 @@ struct cJSON *admission_usage_json(struct redis_sync *redis, const struct subjec
 
 enum admission_key_state { ADMISSION_KEY_OK, ADMISSION_KEY_COOLING, ADMISSION_KEY_TRIAL };
 struct admission_key_health {
-	enum admission_key_state state;
-	int64_t until_ms;       /* Unix time; 0: none */
+	enum admission_key_state state; /* a cooling that is over: TRIAL, the next request is it */
+	bool usable;            /* by a request that came now */
+	int64_t until_ms;       /* Unix time, to come; 0: none */
 	char reason[32];        /* "status 429", "connection failure"; "" where well */
 };
 /* false: Redis failed. */
 bool admission_key_health(struct redis_sync *redis, const struct vendor_key *key, struct admission_key_health *health)
 	__attribute__((warn_unused_result));
 bool admission_key_reset(struct redis_sync *redis, const struct vendor_key *key) __attribute__((warn_unused_result));
+/* What this node knows of the key, besides. Any thread. */
+void admission_node_forget_key(struct admission_node *node, const struct vendor_key *key);
 
 #endif

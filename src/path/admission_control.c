@@ -10,6 +10,7 @@
 #include <cjson/cJSON.h>
 #include <hiredis/hiredis.h>
 
+#include "base/clock.h"
 #include "path/admission_internal.h"
 #include "state/redis_sync.h"
 
@@ -145,22 +146,24 @@ struct cJSON *admission_usage_json(struct redis_sync *redis, const struct subjec
 
 static void vendor_key_name(const struct vendor_key *key, char name[ADMISSION_NAME_MAX])
 {
-	snprintf(name, ADMISSION_NAME_MAX, "apiproxy:limit:{%s}:k:%s", key->pool, key->id);
+	snprintf(name, ADMISSION_NAME_MAX, "apiproxy:limit:{%s}:k:%s", key->pool, vendor_key_limit_id(key));
 }
 
 bool admission_key_health(struct redis_sync *redis, const struct vendor_key *key, struct admission_key_health *health)
 {
 	char name[ADMISSION_NAME_MAX];
 	double fields[FIELDS] = {0};
-	memset(health, 0, sizeof *health);
+	*health = (struct admission_key_health){.usable = true};
 	vendor_key_name(key, name);
 	redisReply *reply = redis_sync_command(redis, "GET %s", name);
 	if (!reply)
 		return false;
 	bool fine = reply->type != REDIS_REPLY_ERROR;
 	if (read_fields(reply, fields) && fields[FIELD_STATE] > 0) {
-		health->state = fields[FIELD_STATE] == 1 ? ADMISSION_KEY_COOLING : ADMISSION_KEY_TRIAL;
-		health->until_ms = (int64_t)fields[FIELD_UNTIL];
+		/* what is over stays written until a request tries the key: the next one is the trial */
+		health->usable = fields[FIELD_UNTIL] <= (double)clock_shared_ms();
+		health->state = fields[FIELD_STATE] == 1 && !health->usable ? ADMISSION_KEY_COOLING : ADMISSION_KEY_TRIAL;
+		health->until_ms = health->usable ? 0 : (int64_t)fields[FIELD_UNTIL];
 		if (fields[FIELD_REASON] > 0)
 			snprintf(health->reason, sizeof health->reason, "status %.0f", fields[FIELD_REASON]);
 		else

@@ -56,7 +56,7 @@ struct admission_local {       /* a subject, as this node saw it; item name: its
 };
 
 struct admission_local_key {
-	char *id;
+	char *id;                  /* vendor_key_limit_id() */
 	int64_t current;           /* smooth weighted round robin */
 	uint64_t not_before_ms;    /* Redis said that it is of no use before; loop time */
 	bool unwell;               /* Redis may have something on it: successes are reported */

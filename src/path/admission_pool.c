@@ -37,7 +37,7 @@ static bool same_keys(const struct admission_pool *p, const struct pool *pool)
 	if (p->key_count != pool->key_count)
 		return false;
 	for (size_t k = 0; k < p->key_count; k++)
-		if (strcmp(p->keys[k].id, pool->keys[k]->id) != 0)
+		if (strcmp(p->keys[k].id, vendor_key_limit_id(pool->keys[k])) != 0)
 			return false;
 	return true;
 }
@@ -48,12 +48,12 @@ static void rebuild(struct admission_pool *p, const struct pool *pool)
 	struct admission_local_key *keys = check_calloc(pool->key_count + 1, sizeof *keys);
 	for (size_t k = 0; k < pool->key_count; k++) {
 		for (size_t old = 0; old < p->key_count && !keys[k].id; old++)
-			if (p->keys[old].id && strcmp(p->keys[old].id, pool->keys[k]->id) == 0) {
+			if (p->keys[old].id && strcmp(p->keys[old].id, vendor_key_limit_id(pool->keys[k])) == 0) {
 				keys[k] = p->keys[old];
 				memset(&p->keys[old], 0, sizeof p->keys[old]);
 			}
 		if (!keys[k].id)
-			keys[k].id = check_strdup(pool->keys[k]->id);
+			keys[k].id = check_strdup(vendor_key_limit_id(pool->keys[k]));
 		keys[k].current = 0;
 	}
 	free_keys(p->keys, p->key_count);
@@ -68,6 +68,19 @@ struct admission_pool *admission_pool_of(struct admission_node *node, const stru
 	if (!same_keys(p, pool))
 		rebuild(p, pool);
 	return p;
+}
+
+void admission_node_forget_key(struct admission_node *node, const struct vendor_key *key)
+{
+	pthread_mutex_lock(&node->lock);
+	struct admission_item *item = admission_table_find(&node->pools, key->pool);
+	struct admission_pool *p = item ? container_of(item, struct admission_pool, item) : NULL;
+	for (size_t k = 0; p && k < p->key_count; k++)
+		if (strcmp(p->keys[k].id, vendor_key_limit_id(key)) == 0) {
+			p->keys[k].not_before_ms = 0;
+			p->keys[k].health = (struct admission_health){0};
+		}
+	pthread_mutex_unlock(&node->lock);
 }
 
 /* ---- which keys were tried ---- */

@@ -145,7 +145,7 @@ static void key_arguments_init(struct key_arguments *k, const struct pool *pool,
 static uint16_t key_argument(struct key_arguments *k, size_t key)
 {
 	if (!k->place_of[key]) {
-		k->parts[k->count++] = text(k->pool->keys[key]->id);
+		k->parts[k->count++] = text(vendor_key_limit_id(k->pool->keys[key]));
 		k->place_of[key] = (uint16_t)k->count;
 	}
 	return k->place_of[key];
@@ -252,7 +252,7 @@ bool admission_call_key(struct admission_ticket *t, enum admission_outcome outco
 	pack(numbers, numbers, number_count);
 	parts[0] = text(key);
 	parts[1] = (struct redis_async_bytes){numbers, number_count * sizeof *numbers};
-	parts[2] = text(t->key == SIZE_MAX ? "" : t->pool->keys[t->key]->id);
+	parts[2] = text(t->key == SIZE_MAX ? "" : vendor_key_limit_id(t->pool->keys[t->key]));
 	bool sent = redis_async_call(t->owner->redis, &t->owner->node->scripts[SCRIPT_KEY], parts,
 		KEY_HEAD + vendor_keys.count, 1, on_answer, t);
 	free(vendor_keys.place_of);

@@ -10,6 +10,7 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/rand.h>
 
 #include "base/check.h"
@@ -132,6 +133,17 @@ char *secrets_open(const uint8_t master[SECRETS_KEY_BYTES], const char *id, cons
 	}
 	free(bytes);
 	return plain;
+}
+
+void secrets_mark(const uint8_t master[SECRETS_KEY_BYTES], const char *plain, char mark[SECRETS_MARK_CHARS + 1])
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	char hex[SECRETS_HEX_CHARS + 1];
+	unsigned size = 0;
+	CHECK(HMAC(EVP_sha256(), master, SECRETS_KEY_BYTES, (const unsigned char *)plain, strlen(plain), digest, &size) &&
+		size == SECRETS_HEX_CHARS / 2);
+	secrets_to_hex(digest, hex);
+	snprintf(mark, SECRETS_MARK_CHARS + 1, "%.*s", SECRETS_MARK_CHARS, hex);
 }
 
 /* ---- passwords ---- */

@@ -16,6 +16,10 @@ void secrets_free(char *text);                  /* wipes, frees; NULL is fine */
 char *secrets_seal(const uint8_t master[SECRETS_KEY_BYTES], const char *id, const char *pool, const char *plain);
 char *secrets_open(const uint8_t master[SECRETS_KEY_BYTES], const char *id, const char *pool, const char *sealed); /* NULL: not with this key, id and pool */
 
+enum { SECRETS_MARK_CHARS = 8 };
+/* Hex digits that tell two vendor keys apart, the same on all nodes; say nothing of the key without the master key. */
+void secrets_mark(const uint8_t master[SECRETS_KEY_BYTES], const char *plain, char mark[SECRETS_MARK_CHARS + 1]);
+
 /* Tens of milliseconds each: never on a worker's thread. */
 char *secrets_hash_password(const char *password);                     /* $y$… */
 bool secrets_check_password(const char *password, const char *hash);   /* any scheme that crypt(3) knows */

@@ -32,11 +32,18 @@ struct vendor_key {
 	const char *id;
 	const char *pool;
 	const char *secret;      /* plain; NULL where the master key does not open it: never used */
+	const char *limit_id;    /* id and a mark of the secret; NULL: no secret. vendor_key_limit_id() */
 	uint32_t weight;
 	uint64_t max_requests_per_minute;
 	bool enabled;
 	uint32_t stats_slot;     /* state/stats: STATS_KEY */
 };
+
+/* What Redis and the nodes know of a key, its health and window, is known of its secret: under another one it starts anew. */
+static inline const char *vendor_key_limit_id(const struct vendor_key *key)
+{
+	return key->limit_id ? key->limit_id : key->id;
+}
 
 struct pool {                /* the vendor keys of one name, disabled ones included */
 	const char *name;

@@ -107,6 +107,16 @@ static void add_mappings(struct store *s, struct snapshot *snapshot)
 	telling_done(&t);
 }
 
+static void set_secret(struct store *s, struct arena *arena, struct vendor_key *key, const char *secret)
+{
+	char mark[SECRETS_MARK_CHARS + 1];
+	secrets_mark(s->master_key, secret, mark);
+	char *limit_id = check_printf("%s:%s", key->id, mark);
+	key->secret = arena_strdup(arena, secret);
+	key->limit_id = arena_strdup(arena, limit_id);
+	free(limit_id);
+}
+
 static void add_keys(struct store *s, struct snapshot *snapshot)
 {
 	struct telling t = {.store = s, .kind = SCHEMA_KEY};
@@ -121,7 +131,7 @@ static void add_keys(struct store *s, struct snapshot *snapshot)
 		const char *sealed = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "key_encrypted"));
 		char *secret = plain ? check_strdup(plain) : secrets_open(s->master_key, key->id, key->pool, sealed);
 		if (secret)
-			key->secret = arena_strdup(snapshot_arena(snapshot), secret);
+			set_secret(s, snapshot_arena(snapshot), key, secret);
 		else
 			tell(&t, raw, "secrets.master_key does not open it", "left as it is, unused");
 		secrets_free(secret);
