@@ -1,7 +1,9 @@
 /* identity_token: tokens of users, JWT by libjwt. Stateless, any thread.
  *
  * The algorithm is fixed on both sides: libjwt checks the signature by the algorithm that the token
- * names, so whatever it says is well is asked again whether it was HS256. */
+ * names, so whatever it says is well is asked again whether it was HS256, written so (RFC 7515 4.1.1), and
+ * asks for no extension (4.1.11). Who has the secret may sign tokens too: `sub` and `exp` are enough. Ours say
+ * with a mark in `pw` which password they are of. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,25 +50,47 @@ out:
 	return token;
 }
 
-/* A claim that is a whole number; 0 where it is none or missing. */
-static int64_t number_of(jwt_t *jwt, const char *name)
+/* A time, in whole seconds, though it may have a fraction (RFC 7519, NumericDate); 0 where it is none or missing. */
+static int64_t time_of(jwt_t *jwt, const char *name)
 {
-	long value = jwt_get_grant_int(jwt, name);
-	return value > 0 ? value : 0;
+	char *text = jwt_get_grants_json(jwt, name), *end = text;
+	double value = text ? strtod(text, &end) : 0;
+	bool is_number = text && end != text && !*end && value > 0 && value < 9e15;
+	free(text);
+	return is_number ? (int64_t)value : 0;
+}
+
+static bool is_hs256(jwt_t *jwt)
+{
+	const char *alg = jwt_get_header(jwt, "alg");
+	char *extensions = jwt_get_headers_json(jwt, "crit");
+	bool plain = !extensions;
+	free(extensions);
+	return plain && alg && strcmp(alg, "HS256") == 0 && jwt_get_alg(jwt) == JWT_ALG_HS256;
+}
+
+/* Whether it says nothing of a password, or is of the one that holds. */
+static bool has_right_mark(const struct snapshot *s, const struct subject *user, jwt_t *jwt)
+{
+	char mark[IDENTITY_MARK_LENGTH + 1];
+	const char *pw = jwt_get_grant(jwt, "pw");
+	char *any = pw ? NULL : jwt_get_grants_json(jwt, "pw");
+	bool is_absent = !pw && !any;
+	free(any);
+	if (is_absent || !pw)
+		return is_absent;
+	identity_password_mark(snapshot_jwt_secret(s), user->password_hash, mark);
+	return strlen(pw) == IDENTITY_MARK_LENGTH && CRYPTO_memcmp(pw, mark, IDENTITY_MARK_LENGTH) == 0;
 }
 
 static const struct subject *user_of(const struct snapshot *s, jwt_t *jwt, int64_t now_ms, int64_t *expires_at)
 {
-	char mark[IDENTITY_MARK_LENGTH + 1];
-	const char *sub = jwt_get_grant(jwt, "sub"), *pw = jwt_get_grant(jwt, "pw");
-	int64_t exp = number_of(jwt, "exp"), nbf = number_of(jwt, "nbf");
-	if (jwt_get_alg(jwt) != JWT_ALG_HS256 || !sub || !pw || exp <= now_ms / 1000 || nbf > now_ms / 1000)
+	const char *sub = jwt_get_grant(jwt, "sub");
+	int64_t exp = time_of(jwt, "exp"), nbf = time_of(jwt, "nbf");
+	if (!is_hs256(jwt) || !sub || exp <= now_ms / 1000 || nbf > now_ms / 1000)
 		return NULL;
 	const struct subject *user = snapshot_user(s, sub);
-	if (!subject_is_valid(user, now_ms) || !user->password_hash)
-		return NULL;
-	identity_password_mark(snapshot_jwt_secret(s), user->password_hash, mark);
-	if (strlen(pw) != IDENTITY_MARK_LENGTH || CRYPTO_memcmp(pw, mark, IDENTITY_MARK_LENGTH) != 0)
+	if (!subject_is_valid(user, now_ms) || !user->password_hash || !has_right_mark(s, user, jwt))
 		return NULL;
 	if (expires_at)
 		*expires_at = exp;

@@ -319,6 +319,15 @@ def test_token_signed_anew_with_the_secret_is_accepted(one, guarded, token):
     assert one[0].get(guarded + "/x", bearer(token)).status == 200
 
 
+@pytest.mark.parametrize("end", [60, 60.5])
+def test_who_has_the_secret_may_sign_tokens(one, guarded, end):
+    username = one.user()
+    minted = sign({"alg": "HS256", "typ": "JWT"}, {"sub": username, "exp": int(time.time()) + end})
+    assert one[0].get(guarded + "/x", bearer(minted)).status == 200
+    one.change(f"/api/users/{username}", enabled=False)
+    assert one[0].get(guarded + "/x", bearer(minted)).status == 401
+
+
 TRICKS = {
     "another secret": lambda h, c: sign(h, c, "another secret of more than 32 characters"),
     "empty secret": lambda h, c: sign(h, c, ""),
@@ -328,6 +337,8 @@ TRICKS = {
     "no alg": lambda h, c: sign({"typ": "JWT"}, c),
     "HS512": lambda h, c: sign({**h, "alg": "HS512"}, c, algorithm=hashlib.sha512),
     "HS384": lambda h, c: sign({**h, "alg": "HS384"}, c, algorithm=hashlib.sha384),
+    "hs256": lambda h, c: sign({**h, "alg": "hs256"}, c),
+    "an extension": lambda h, c: sign({**h, "crit": ["exp"]}, c),
     "HS256 named RS256": lambda h, c: sign({**h, "alg": "RS256"}, c),
     "no exp": lambda h, c: sign(h, {k: v for k, v in c.items() if k != "exp"}),
     "exp as text": lambda h, c: sign(h, {**c, "exp": "9999999999"}),

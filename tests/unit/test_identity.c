@@ -298,14 +298,27 @@ static void other_algorithms_and_claims_are_refused(void **state)
 		"{\"sub\":\"eve\",\"pw\":\"%s\",\"exp\":1700000060}",
 		"{\"sub\":1,\"pw\":\"%s\",\"exp\":1700000060}",
 		"{\"sub\":\"ann\",\"pw\":\"x%s\",\"exp\":1700000060}",
+		"{\"sub\":\"ann\",\"pw\":[\"%s\"],\"exp\":1700000060}",
+		"{\"sub\":\"ann\",\"pw\":null,\"was\":\"%s\",\"exp\":1700000060}",
+		"{\"sub\":\"ann\",\"pw\":\"%s\",\"exp\":[1700000060]}",
+		"{\"sub\":\"ann\",\"pw\":\"%s\",\"exp\":true}",
 	};
 	for (size_t i = 0; i < sizeof lacking / sizeof *lacking; i++) {
 		char text[200];
 		snprintf(text, sizeof text, lacking[i], mark);
 		assert_int_equal(forged(JWT_ALG_HS256, secret, text), PROBLEM_INVALID_CREDENTIALS);
 	}
+}
+
+static void who_has_the_secret_may_sign_tokens(void **state)
+{
+	(void)state;
+	assert_int_equal(forged(JWT_ALG_HS256, secret, "{\"sub\":\"ann\",\"exp\":1700000060}"), PROBLEM_NONE);
+	assert_int_equal(forged(JWT_ALG_HS256, secret, "{\"sub\":\"ann\",\"exp\":1700000060.25}"), PROBLEM_NONE);
+	user.enabled = false;
 	assert_int_equal(forged(JWT_ALG_HS256, secret, "{\"sub\":\"ann\",\"exp\":1700000060}"),
 		PROBLEM_INVALID_CREDENTIALS);
+	user.enabled = true;
 }
 
 static void a_changed_token_is_refused(void **state)
@@ -401,6 +414,7 @@ int main(void)
 		cmocka_unit_test_setup(a_token_dies_with_its_user, reset),
 		cmocka_unit_test_setup(no_token_ends_after_its_user, reset),
 		cmocka_unit_test_setup(other_algorithms_and_claims_are_refused, reset),
+		cmocka_unit_test_setup(who_has_the_secret_may_sign_tokens, reset),
 		cmocka_unit_test_setup(a_changed_token_is_refused, reset),
 		cmocka_unit_test_setup(queries_lose_key_and_nothing_else, reset),
 		cmocka_unit_test_setup(four_fields_are_places, reset),
