@@ -62,6 +62,7 @@ struct program {
 	struct control *control;
 	struct acme *acme;
 	struct worker *workers[WORKERS_MAX];
+	unsigned workers_running;
 	_Atomic uint32_t connections; /* of clients, open */
 };
 
@@ -108,8 +109,8 @@ static void publish(void *context, struct snapshot *s)
 {
 	struct program *p = context;
 	struct rendezvous all;
-	rendezvous_init(&all, p->worker_count);
-	for (unsigned i = 0; i < p->worker_count; i++)
+	rendezvous_init(&all, p->workers_running);
+	for (unsigned i = 0; i < p->workers_running; i++)
 		worker_publish(p->workers[i], snapshot_ref(s), arrive, &all);
 	rendezvous_wait(&all);
 }
@@ -231,6 +232,11 @@ static bool start_control(struct program *p)
 	return p->control != NULL;
 }
 
+static int connect_control(void *control)
+{
+	return control_connect(control);
+}
+
 static void start_workers(struct program *p)
 {
 	uint32_t most = connections_max(p);
@@ -240,13 +246,14 @@ static void start_workers(struct program *p)
 				.settings = &p->settings,
 				.stats = stats_ring(p->stats, i),
 				.admission = p->admission,
-				.control_connect = (int (*)(void *))control_connect,
+				.control_connect = connect_control,
 				.control = p->control,
 				.connections = &p->connections,
 				.connections_max = most,
 				.listen_fd = p->listen_fds[i],
 				.ops_fd = p->ops_fds[i],
 			});
+	p->workers_running = p->worker_count;
 }
 
 static bool boot(struct program *p)
@@ -333,13 +340,17 @@ static void drain(struct program *p, const sigset_t *signals)
 	}
 }
 
+/* Whoever waits for others ends before them: the threads that publish snapshots (watcher, control) before the workers,
+ * which take them; the workers, which connect to the control plane, before its daemon, which asks the watcher. */
 static void stop(struct program *p)
 {
 	acme_stop(p->acme);
-	watcher_free(p->watcher);
-	for (unsigned i = 0; i < p->worker_count; i++)
-		worker_stop(p->workers[i]);
+	watcher_stop(p->watcher);
+	control_finish(p->control);
+	while (p->workers_running)
+		worker_stop(p->workers[--p->workers_running]);
 	control_stop(p->control);
+	watcher_free(p->watcher);
 	flusher_stop(p->flusher);
 	admission_node_free(p->admission);
 	store_free(p->store);
@@ -362,15 +373,17 @@ static int serve(struct program *p)
 	sigset_t signals;
 	block_signals(&signals);
 	log_configure(p->settings.log_level, p->settings.log_format == LOG_FORMAT_JSON);
-	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !boot(p)) {
-		embedded_redis_stop(p->embedded);
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return 1;
+	bool booted = boot(p);
+	if (booted) {
+		serve_until_told(p, &signals);
+		drain(p, &signals);
 	}
-	serve_until_told(p, &signals);
-	drain(p, &signals);
-	stop(p);
-	log_info("main", "stopped");
-	return 0;
+	stop(p); /* also what a boot that failed had started */
+	if (booted)
+		log_info("main", "stopped");
+	return booted ? 0 : 1;
 }
 
 /* A bad document is a bad value of bootstrap.file: known before anything starts. */

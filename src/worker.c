@@ -139,7 +139,7 @@ static void on_pause_over(struct loop_timer *t)
 static void on_less(struct plane *p)
 {
 	struct worker *w = container_of(p, struct worker, plane);
-	if (p->draining && !p->exchange_count && w->on_idle) {
+	if (p->draining && !p->awaited_count && w->on_idle) {
 		void (*on_idle)(void *context) = w->on_idle;
 		w->on_idle = NULL;
 		on_idle(w->idle_context);
@@ -189,9 +189,6 @@ static void start_draining(void *argument)
 {
 	struct message *m = argument;
 	struct worker *w = m->worker;
-	while (w->main.fd >= 0 && !is_full(w) && accept_one(w, &w->main)) {
-	} /* who was waiting gets an answer */
-	close_listener(w, &w->main);
 	w->plane.draining = true;
 	w->on_idle = m->callback;
 	w->idle_context = m->context;
@@ -199,9 +196,20 @@ static void start_draining(void *argument)
 	on_less(&w->plane);
 }
 
+/* Who was waiting is served: what they have sent comes up before the message behind it. */
+static void stop_listening(void *argument)
+{
+	struct message *m = argument;
+	struct worker *w = m->worker;
+	while (w->main.fd >= 0 && !is_full(w) && accept_one(w, &w->main)) {
+	}
+	close_listener(w, &w->main);
+	loop_post(w->plane.loop, start_draining, m);
+}
+
 void worker_drain(struct worker *w, void (*on_idle)(void *context), void *context)
 {
-	loop_post(w->plane.loop, start_draining, new_message(w, on_idle, context));
+	loop_post(w->plane.loop, stop_listening, new_message(w, on_idle, context));
 }
 
 static void shut_down(void *argument)

@@ -33,7 +33,7 @@ void worker_publish(struct worker *w, struct snapshot *take_snapshot, void (*on_
 
 void worker_listen(struct worker *w); /* from now on clients are accepted */
 
-/* No new clients but on ops_listen; on_idle(context) once no request is under way, maybe at once. */
+/* No new clients but on ops_listen; on_idle(context) once no request is under way that had begun by now, maybe at once. */
 void worker_drain(struct worker *w, void (*on_idle)(void *context), void *context);
 
 void worker_stop(struct worker *w); /* breaks off what is left, waits for the thread, frees */

@@ -241,8 +241,10 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 	return run_handler(call);
 }
 
-static void stop_lanes(struct control *c)
+void control_finish(struct control *c)
 {
+	if (!c)
+		return;
 	for (size_t i = 0; i < LANE_COUNT; i++)
 		lane_stop(c->lanes[i]);
 }
@@ -276,7 +278,7 @@ struct control *control_start(const struct admin_setup *setup)
 	if (c->daemon)
 		return c;
 	log_error("control", "libmicrohttpd does not start: %s", strerror(errno));
-	stop_lanes(c);
+	control_finish(c);
 	free_control(c);
 	return NULL;
 }
@@ -305,7 +307,7 @@ void control_stop(struct control *c)
 {
 	if (!c)
 		return;
-	stop_lanes(c); /* resumes what is suspended: a daemon must not stop before */
+	control_finish(c); /* resumes what is suspended: a daemon must not stop before */
 	MHD_stop_daemon(c->daemon);
 	free_control(c);
 }

@@ -29,7 +29,11 @@ int control_connect(struct control *c) __attribute__((warn_unused_result));
 /* From now on /health is 503 {"status":"draining"}. Any thread. */
 void control_set_draining(struct control *c);
 
-/* Ends the threads and the connections; what waits for a thread is dropped. NULL is fine. */
+/* Ends the threads that change anything: what runs in them ends, what waits and what still comes is 503 draining.
+ * Workers and what setup points to must still be there. NULL and twice are fine. */
+void control_finish(struct control *c);
+
+/* Ends the connections too, and the rest. No worker may connect any more. NULL is fine. */
 void control_stop(struct control *c);
 
 #endif

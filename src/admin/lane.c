@@ -95,6 +95,7 @@ void lane_stop(struct lane *lane)
 	pthread_mutex_unlock(&lane->mutex);
 	for (unsigned i = 0; i < lane->thread_count; i++)
 		pthread_join(lane->threads[i], NULL);
+	lane->thread_count = 0;
 }
 
 void lane_free(struct lane *lane)

@@ -16,7 +16,7 @@ struct lane_task {
 /* Dies where threads cannot be made. name: at most 15 characters, for top(1). */
 struct lane *lane_start(const char *name, unsigned threads);
 void lane_push(struct lane *lane, struct lane_task *task); /* any thread; after lane_stop() cancelled at once */
-void lane_stop(struct lane *lane); /* lets end what runs, cancels what waits, ends the threads; NULL is fine */
+void lane_stop(struct lane *lane); /* lets end what runs, cancels what waits, ends the threads; NULL and twice are fine */
 void lane_free(struct lane *lane); /* stopped; NULL is fine */
 
 #endif

@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <string.h>
@@ -14,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TLS_RECORD = 16 * 1024 };
+enum { TLS_RECORD = 16 * 1024, PROBE_AFTER_SECONDS = 60, PROBE_EVERY_SECONDS = 10, PROBES = 6 };
 
 bool io_open(struct io *io, struct loop *l, int fd, void (*on_event)(struct loop_watch *w, uint32_t events))
 {
@@ -222,4 +224,13 @@ void io_shutdown_write(struct io *io)
 		SSL_shutdown(io->tls);
 	}
 	shutdown(io->watch.fd, SHUT_WR);
+}
+
+void io_keep_alive(int fd)
+{
+	static const int on = 1, after = PROBE_AFTER_SECONDS, every = PROBE_EVERY_SECONDS, count = PROBES;
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &after, sizeof after);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof every);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
 }

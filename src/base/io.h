@@ -25,11 +25,11 @@ struct io {
 
 enum { IO_END = 0, IO_AGAIN = -1, IO_ERROR = -2 };
 
-/* Takes the socket. on_ready runs after readiness was stored. false: not registered, still the caller's. */
+/* Takes the socket. on_event gets what epoll says and hands it to io_note() before it looks at this io.
+ * false: not registered, still the caller's. */
 bool io_open(struct io *io, struct loop *l, int fd, void (*on_event)(struct loop_watch *w, uint32_t events))
 	__attribute__((warn_unused_result));
-/* To be called first in on_event. */
-void io_note(struct io *io, uint32_t events);
+void io_note(struct io *io, uint32_t events); /* stores the readiness that events tell of */
 void io_close(struct io *io, struct loop *l);       /* frees tls, closes the socket; twice is fine */
 void io_set_reset_on_close(struct io *io);          /* the peer shall see RST, not FIN */
 
@@ -42,5 +42,9 @@ bool io_has_hung_up(struct io *io);
 size_t io_room(const struct io *io);
 int io_handshake(struct io *io); /* TLS, either side: 1 done, IO_AGAIN, IO_ERROR */
 void io_shutdown_write(struct io *io); /* close_notify where TLS, then FIN */
+
+/* TCP asks a peer of whom nothing was heard for 60 s, every 10 s, six times: one that vanished counts as gone
+ * after two minutes. What a listening socket accepts inherits it. */
+void io_keep_alive(int fd);
 
 #endif

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "state/settings.h"
 
 enum { BACKLOG = 4096 };
@@ -25,6 +26,7 @@ static int open_one(const struct addrinfo *address, bool shared)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
 	if (address->ai_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+	io_keep_alive(fd);
 	if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && (!shared || listen(fd, BACKLOG) == 0))
 		return fd;
 	int error = errno;

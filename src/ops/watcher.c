@@ -187,15 +187,21 @@ bool watcher_start(struct watcher *w)
 	return ok;
 }
 
-void watcher_free(struct watcher *w)
+void watcher_stop(struct watcher *w)
 {
 	uint64_t one = 1;
+	if (!w || !w->started)
+		return;
+	CHECK(write(w->stop_fd, &one, sizeof(one)) == sizeof(one));
+	pthread_join(w->thread, NULL);
+	w->started = false;
+}
+
+void watcher_free(struct watcher *w)
+{
 	if (!w)
 		return;
-	if (w->started) {
-		CHECK(write(w->stop_fd, &one, sizeof(one)) == sizeof(one));
-		pthread_join(w->thread, NULL);
-	}
+	watcher_stop(w);
 	close(w->stop_fd);
 	redis_sync_free(w->listener);
 	snapshot_unref(w->published);

@@ -25,7 +25,9 @@ struct watcher *watcher_new(struct store *store, const struct redis_address *add
 /* Loads once, publishes (an empty snapshot where Redis is away), then starts the thread. The sink
  * must be ready. False: Redis is away for now, and it goes on trying. */
 bool watcher_start(struct watcher *w);
-void watcher_free(struct watcher *w); /* ends the thread; NULL is fine */
+/* Ends the thread, which may wait for the sink until then; all else goes on. NULL and twice are fine. */
+void watcher_stop(struct watcher *w);
+void watcher_free(struct watcher *w); /* stops it; nobody may use it any more. NULL is fine */
 
 /* After a change: loads and publishes before it returns. False: Redis is away. Control threads. */
 bool watcher_reload_now(struct watcher *w);

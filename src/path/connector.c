@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/io.h"
 #include "path/egress.h"
 #include "state/snapshot.h"
 
@@ -186,7 +187,10 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
 	int fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 	if (fd < 0 && is_lack(errno))
 		job->lacked = true;
-	return fd < 0 ? CURL_SOCKET_BAD : fd;
+	if (fd < 0)
+		return CURL_SOCKET_BAD;
+	io_keep_alive(fd);
+	return fd;
 }
 
 static bool set_up(struct connector *c, CURL *easy, struct connect_job *job, uint64_t timeout_ms)
@@ -202,7 +206,6 @@ static bool set_up(struct connector *c, CURL *easy, struct connect_job *job, uin
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
 	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 1024L);
-	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_PROXY, egress.curl_proxy ? egress.curl_proxy : "");
 	curl_easy_setopt(easy, CURLOPT_NOPROXY, "");

@@ -41,7 +41,7 @@ static const struct step_row steps[] = {
 	[STEP_SEND] = {"send", step_send, true},
 	[STEP_RELAY] = {"relay", step_relay, true},
 	[STEP_NEXT_KEY] = {"next key", step_next_key, true},
-	[STEP_ANSWER] = {"answer", step_answer, false},
+	[STEP_ANSWER] = {"answer", step_answer, true},
 	[STEP_SETTLE] = {"settle", step_settle, false},
 };
 
@@ -52,13 +52,15 @@ static void enter(struct exchange *ex, enum step step)
 	ex->step = (int8_t)step;
 }
 
-/* FIN counts as RST does, as with nginx; a tunnel has two ends that close by themselves, and
- * the control plane's answers are short. */
+/* FIN counts as RST does, as with nginx, where a vendor would go on working for nobody. Answers of our own are short:
+ * who has said all gets them, unless nothing of them is taken for long. A tunnel has two ends that close by themselves. */
 static bool client_has_gone(const struct exchange *ex)
 {
 	if (ex->client_gone || ex->front->io.dead)
 		return true;
-	return !ex->tunnel && !ex->internal && io_has_hung_up(&ex->front->io);
+	if (exchange_is_own(ex))
+		return ex->timed_out;
+	return !ex->tunnel && io_has_hung_up(&ex->front->io);
 }
 
 static void dispose(struct exchange *ex)
@@ -126,6 +128,8 @@ static struct exchange *new_exchange(struct plane *p, struct front *f)
 	ex->begun_us = clock_monotonic_us();
 	ex->pin = plane_pin(p);
 	ex->up.finished = true;
+	ex->awaited = !p->draining;
+	p->awaited_count += ex->awaited;
 	return ex;
 }
 
@@ -151,6 +155,7 @@ static struct http_head *copy_head(const struct http_head *head)
 
 static void discard(struct exchange *ex)
 {
+	ex->plane->awaited_count -= ex->awaited;
 	plane_unpin(ex->pin);
 	free(ex->request);
 	free(ex);
@@ -193,10 +198,26 @@ void exchange_abort(struct exchange *ex)
 
 /* ---- answers of our own ---- */
 
+/* The rest of the body is not wanted: where all of it is there the connection can be kept. */
+static void skip_body(struct exchange *ex)
+{
+	struct http_body *body = &ex->up.body;
+	struct buf *unread = &ex->front->unread;
+	if (body->done || ex->refused)
+		return;
+	if (!ex->must_close && body->framing == HTTP_LENGTH && body->remaining <= buf_length(unread)) {
+		buf_consume(unread, (size_t)body->remaining);
+		body->done = true;
+	} else {
+		ex->must_close = true;
+	}
+}
+
 static bool write_answer(struct exchange *ex, unsigned status, const char *content_type, const struct buf *fields,
 	const struct buf *body)
 {
 	struct buf *out = &ex->down.pending;
+	skip_body(ex);
 	const char *connection = ex->must_close || !ex->client_keeps ? "Connection: close\r\n" :
 		ex->http10                                               ? "Connection: keep-alive\r\n" :
 																   "";
@@ -226,21 +247,6 @@ static struct dialect_limit limit_of(const struct admission_figure *f)
 	return (struct dialect_limit){f->limit, f->remaining, f->reset_ms};
 }
 
-/* The rest of the body is not wanted: where all of it is there the connection can be kept. */
-static void skip_body(struct exchange *ex)
-{
-	struct http_body *body = &ex->up.body;
-	struct buf *unread = &ex->front->unread;
-	if (body->done || ex->refused)
-		return;
-	if (!ex->must_close && body->framing == HTTP_LENGTH && body->remaining <= buf_length(unread)) {
-		buf_consume(unread, (size_t)body->remaining);
-		body->done = true;
-	} else {
-		ex->must_close = true;
-	}
-}
-
 static enum step answer_problem(struct exchange *ex, const struct dialect_refusal *refusal)
 {
 	enum dialect_id dialect = ex->mapping ? ex->mapping->dialect : DIALECT_OPENAI;
@@ -249,9 +255,9 @@ static enum step answer_problem(struct exchange *ex, const struct dialect_refusa
 	struct buf body = {0};
 	exchange_drop_upstream(ex, false);
 	loop_timer_cancel(ex->plane->loop, &ex->deadline);
+	ex->timed_out = false;
 	buf_free(&ex->partial);
 	ex->problem = (uint16_t)refusal->problem;
-	skip_body(ex);
 	bool fine = buf_printf(&fields, "x-apiproxy-error: %s\r\n", p->code) &&
 		dialect_error_fields(dialect, refusal, &fields) && exchange_admission_fields(ex, &fields) &&
 		put_cors(ex, &fields) && dialect_error_body(dialect, refusal, &body);
@@ -401,9 +407,8 @@ static enum step route_mapping(struct exchange *ex)
 		return exchange_fail(ex, PROBLEM_NO_MAPPING, NULL);
 	ex->mapping = m;
 	ex->counted = true;
-	ex->plane->exchange_count++;
 	stats_begin(ex->plane->stats, m->stats_slot);
-	if (ex->plane->draining)
+	if (!ex->awaited)
 		return exchange_fail(ex, PROBLEM_DRAINING, NULL);
 	if (is_preflight(ex, origin, sizeof origin))
 		return answer_preflight(ex, origin);
@@ -567,11 +572,11 @@ static enum step step_settle(struct exchange *ex)
 	struct usage usage = {0};
 	struct front *f = ex->front;
 	struct plane *p = ex->plane;
-	bool counted = ex->counted;
+	bool awaited = ex->awaited;
 	read_usage(ex, &usage);
 	if (ex->managed)
 		exchange_settle_admission(ex, &usage);
-	if (counted)
+	if (ex->counted)
 		count(ex, &usage, now_us);
 	if (plane_logs_access(p))
 		log_access(ex, now_us - ex->begun_us);
@@ -579,8 +584,8 @@ static enum step step_settle(struct exchange *ex)
 	release(ex);
 	ex->dead = true;
 	front_exchange_ended(f, end);
-	if (counted) {
-		p->exchange_count--;
+	if (awaited) {
+		p->awaited_count--;
 		p->on_less(p);
 	}
 	return STEP_END;

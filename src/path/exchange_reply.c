@@ -11,11 +11,28 @@
 #include "path/rewrite.h"
 #include "state/settings.h"
 
-enum { READS_PER_TURN = 16 };
+enum {
+	READS_PER_TURN = 16,
+	STALL_MS = 60000, /* between two writes of an answer of our own that the client takes anything of */
+};
+
+/* A vendor's answer has no time limit but its mapping's. */
+static void watch_for_stall(struct exchange *ex, uint64_t taken_before)
+{
+	struct loop *loop = ex->plane->loop;
+	if (!exchange_is_own(ex))
+		return;
+	if (!buf_length(&ex->down.pending))
+		loop_timer_cancel(loop, &ex->deadline);
+	else if (!ex->deadline.due_ms || ex->down.taken != taken_before)
+		loop_timer_set(loop, &ex->deadline, loop_now_ms(loop) + STALL_MS);
+}
 
 static enum step pass_down(struct exchange *ex, const char *content, size_t length, bool finish)
 {
+	uint64_t taken_before = ex->down.taken;
 	enum relay_result result = relay_send(&ex->down, &ex->front->io, content, length, finish);
+	watch_for_stall(ex, taken_before);
 	if (result == RELAY_OK)
 		return STEP_STAY;
 	ex->client_gone = result == RELAY_SINK_GONE;

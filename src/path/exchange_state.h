@@ -65,7 +65,7 @@ struct exchange {
 	struct plane *plane;
 	struct front *front;             /* never NULL before the end */
 	struct loop_task task;
-	struct loop_timer deadline;      /* the mapping's timeout_seconds */
+	struct loop_timer deadline;      /* the mapping's timeout_seconds; once the answer is ours: of a client that takes nothing */
 	struct loop_timer patience;      /* Expect: when we tell the client to go on */
 
 	/* the request */
@@ -117,6 +117,7 @@ struct exchange {
 	bool held_back : 1;       /* the end of the answer goes out in the next turn: exchange_settle_early() */
 	bool timed_out : 1;
 	bool counted : 1;         /* stats_begin() */
+	bool awaited : 1;         /* plane->awaited_count: a drain waits for it */
 	bool refused : 1;         /* the head was malformed: nothing in it is used */
 	bool bulk_up : 1;         /* the last read was full: larger ones pay */
 	bool bulk_down : 1;
@@ -127,6 +128,12 @@ struct exchange {
  * step. message: NULL for the problem's own. */
 enum step exchange_fail(struct exchange *ex, enum problem_id problem, const char *message);
 enum step exchange_refuse(struct exchange *ex); /* as the admission decided */
+
+/* The answer is apiproxy's, not a vendor's: the control plane's, or a problem. */
+static inline bool exchange_is_own(const struct exchange *ex)
+{
+	return ex->internal || ex->step == STEP_ANSWER;
+}
 
 /* The Origin to allow, where server.cors_origins allows it. */
 bool exchange_cors_origin(const struct exchange *ex, char *origin, size_t size);

@@ -48,7 +48,7 @@ struct plane {
 	void *control;
 	struct front *fronts;              /* all client connections */
 	_Atomic uint32_t *connections;     /* of all workers, those on ops_listen left out; shared */
-	uint32_t exchange_count;           /* under way, those to the control plane left out */
+	uint32_t awaited_count;            /* exchanges under way that had begun before draining */
 	bool draining;
 	void (*on_less)(struct plane *p);  /* a client connection or an exchange has ended */
 	/* Bytes just read live here until they are written or stored: quiet streams need no buffer. */

@@ -69,6 +69,7 @@ enum relay_result relay_send(struct relay *r, struct io *sink, const char *conte
 	if (sent == IO_ERROR)
 		return RELAY_SINK_GONE;
 	size_t taken = sent > 0 ? (size_t)sent : 0;
+	r->taken += taken;
 	size_t of_pending = taken < pending ? taken : pending;
 	if (of_pending)
 		buf_consume(&r->pending, of_pending);

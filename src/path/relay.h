@@ -15,6 +15,7 @@ struct relay {
 	struct http_body body; /* framing at the source */
 	struct buf pending;    /* framed for the sink, not yet taken by it */
 	uint64_t bytes;        /* content passed on */
+	uint64_t taken;        /* by the sink, framing included */
 	bool chunked;          /* framing for the sink */
 	bool finished;         /* nothing follows what is pending */
 };

@@ -664,6 +664,24 @@ def test_preflight_is_answered_where_origins_are_set(server, origins):
         assert allowed == "*" or ("authorization" in allowed and "x-a" in allowed)
 
 
+def test_preflight_with_a_body(vendor):
+    """What follows a body that is all there is answered; where more would have to come the connection ends, and says so."""
+    with Gateway(API_PROXY_CORS_ORIGINS="*") as gateway:
+        prefix = gateway.route(vendor.url)
+        for target in (prefix + "/v1", "/stats"):
+            client = gateway.connect()
+            client.send(request_bytes("OPTIONS", target, PREFLIGHT, b"{}") + request_bytes("GET", prefix + "/next"))
+            answer = client.read_response("OPTIONS")
+            assert answer.status == 204 and answer.header("connection") is None
+            assert client.read_response().status == 200
+        for rest in ([("Content-Length", "3")], [("Transfer-Encoding", "chunked")]):
+            client = gateway.connect()
+            client.send(request_bytes("OPTIONS", prefix + "/v1", PREFLIGHT + rest) + b"{}")
+            answer = client.read_response("OPTIONS")
+            assert answer.status == 204 and answer.header("connection") == "close"
+            assert client.read_to_end() == b""
+
+
 def test_answers_name_the_origin_where_set(server):
     with Gateway(API_PROXY_CORS_ORIGINS="https://app.test") as gateway:
         prefix = gateway.route(server.url)

@@ -547,7 +547,7 @@ static void wind_up(struct play *play)
 		passed_ms += 1000;
 	if (play->turns_left)
 		return;
-	CHECK(!plane.fronts && !connections && !plane.exchange_count && !admitted);
+	CHECK(!plane.fronts && !connections && !plane.awaited_count && !admitted);
 	loop_stop(plane.loop);
 }
 

@@ -239,6 +239,37 @@ static void test_stops_with_requests_under_way(void **state)
 		close(fds[i]);
 }
 
+/* The workers are still there, and so is the daemon: whoever asks is answered. */
+static void test_finished(void **state)
+{
+	char text[4096];
+	int fds[6];
+	struct control *control = control_start(&(struct admin_setup){.settings = &settings, .admin_token = TOKEN});
+	(void)state;
+	for (int i = 0; i < 6; i++) {
+		fds[i] = control_connect(control);
+		assert_true(fds[i] >= 0);
+		send_text(fds[i], "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");
+	}
+	usleep(50 * 1000);
+	control_finish(control);
+	unsigned count[2] = {0};
+	for (int i = 0; i < 6; i++) {
+		unsigned status = receive(fds[i], text, sizeof text);
+		assert_true(status == 200 || (status == 503 && strstr(text, "\"draining\"")));
+		count[status == 200]++;
+	}
+	assert_int_equal(count[true], 2); /* each of the two threads had one */
+	assert_int_equal(count[false], 4);
+	assert_int_equal(ask(fds[0], "GET /api/keys HTTP/1.1\r\nHost: a\r\n" AUTHORIZATION "\r\n", text, sizeof text),
+		503);
+	assert_int_equal(ask(fds[0], "GET /health HTTP/1.1\r\nHost: a\r\n\r\n", text, sizeof text), 200);
+	control_finish(control);
+	control_stop(control);
+	for (int i = 0; i < 6; i++)
+		close(fds[i]);
+}
+
 static void test_client_that_leaves(void **state)
 {
 	char text[4096];
@@ -264,6 +295,7 @@ int main(void)
 		cmocka_unit_test(test_a_stranger_cannot_send_much),
 		cmocka_unit_test(test_slow_logins_delay_nobody_else),
 		cmocka_unit_test(test_stops_with_requests_under_way),
+		cmocka_unit_test(test_finished),
 		cmocka_unit_test(test_client_that_leaves),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);

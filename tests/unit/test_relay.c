@@ -138,6 +138,7 @@ static void test_sink_that_is_not_writable(void **state)
 	drain();
 	assert_int_equal(received_length, 13);
 	assert_memory_equal(received, "3\r\nabc\r\n0\r\n\r\n", 13);
+	assert_int_equal(r.taken, 13);
 	relay_free(&r);
 }
 

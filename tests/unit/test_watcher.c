@@ -179,12 +179,26 @@ static void test_starts_without_redis(void **state)
 	node_stop(&late);
 }
 
+static void test_stopped(void **state)
+{
+	(void)state;
+	usleep(300000);
+	watcher_stop(nodes[0].watcher);
+	watcher_stop(nodes[0].watcher);
+	redis_fixture_do(&redis, "HSET apiproxy:mappings /raw http://h");
+	wait_until(&nodes[1], "/raw", true, 1500);
+	assert_false(has(&nodes[0], "/raw"));
+	assert_true(watcher_reload_now(nodes[0].watcher)); /* control threads end after it */
+	assert_true(has(&nodes[0], "/raw"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_own_change_at_once_and_others_soon, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_raw_change, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_quiet_redis_brings_no_reload, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_stopped, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_outage, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_starts_without_redis, set_up, tear_down),
 	};
