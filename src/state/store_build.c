@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/check.h"
+#include "base/hash.h"
 #include "state/faults.h"
 #include "state/journal.h"
 #include "state/secrets.h"
@@ -25,12 +26,8 @@ struct telling { /* of bad values: each once, as long as it stays */
 
 static uint64_t fingerprint(const struct image_entry *entry, const char *fault)
 {
-	uint64_t hash = 0xcbf29ce484222325u;
-	for (size_t i = 0; i < entry->field_length + 1 + entry->value_length; i++)
-		hash = (hash ^ (uint8_t)entry->field[i]) * 0x100000001b3u;
-	for (; *fault; fault++)
-		hash = (hash ^ (uint8_t)*fault) * 0x100000001b3u;
-	return hash;
+	uint64_t hash = hash_bytes(HASH_START, entry->field, entry->field_length + 1 + entry->value_length);
+	return hash_text(hash, fault);
 }
 
 static int compare_fingerprints(const void *a, const void *b)
