@@ -29,5 +29,5 @@ void config_put(const struct admin_request *request, struct admin_reply *reply)
 	} else {
 		resource_fail(reply, result, &faults);
 	}
-	cJSON_Delete(document);
+	admin_json_free(document);
 }

@@ -81,6 +81,30 @@ static void *on_uri(void *context, const char *uri, struct MHD_Connection *conne
 	return call;
 }
 
+/* Keys and passwords come in bodies: none is left in memory that others get. */
+static void drop_body(struct call *call)
+{
+	if (call->body)
+		explicit_bzero(call->body, call->request.length);
+	free(call->body);
+	call->body = NULL;
+	call->body_size = 0;
+}
+
+/* realloc(3) would leave what it moves. */
+static bool grow_body(struct call *call, size_t size)
+{
+	char *body = malloc(size);
+	if (!body)
+		return false;
+	if (call->body)
+		memcpy(body, call->body, call->request.length);
+	drop_body(call);
+	call->body = body;
+	call->body_size = size;
+	return true;
+}
+
 static void on_completed(void *context, struct MHD_Connection *connection, void **request_context,
 	enum MHD_RequestTerminationCode code)
 {
@@ -92,7 +116,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 	*request_context = NULL;
 	admin_reply_free(&call->reply);
 	free(call->request.tail);
-	free(call->body);
+	drop_body(call);
 	free(call->uri);
 	call->magic = 0;
 	free(call);
@@ -114,8 +138,7 @@ static void refuse_body(struct call *call)
 	admin_reply_problem(&call->reply, PROBLEM_BODY_TOO_LARGE, "The body may have %zu bytes here.",
 		call->row->body_bytes_max);
 	call->row = NULL;
-	free(call->body);
-	call->body = NULL;
+	drop_body(call);
 }
 
 static void take_head(struct call *call, const char *method)
@@ -142,16 +165,10 @@ static void take_body(struct call *call, const char *data, size_t size)
 		refuse_body(call);
 		return;
 	}
-	if (request->length + size + 1 > call->body_size) {
-		size_t wanted = 2 * (request->length + size + 1);
-		char *body = realloc(call->body, wanted);
-		if (!body) {
-			admin_reply_problem(&call->reply, PROBLEM_OUT_OF_MEMORY, NULL);
-			call->row = NULL;
-			return;
-		}
-		call->body = body;
-		call->body_size = wanted;
+	if (request->length + size + 1 > call->body_size && !grow_body(call, 2 * (request->length + size + 1))) {
+		admin_reply_problem(&call->reply, PROBLEM_OUT_OF_MEMORY, NULL);
+		call->row = NULL;
+		return;
 	}
 	memcpy(call->body + request->length, data, size);
 	request->length += size;

@@ -52,6 +52,22 @@ static void syntax_error(struct admin_reply *reply, const char *what, const char
 	admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "The body %s at line %u, column %u.", what, line, column);
 }
 
+static void wipe(cJSON *json)
+{
+	for (; json; json = json->next) {
+		if (json->valuestring)
+			explicit_bzero(json->valuestring, strlen(json->valuestring));
+		wipe(json->child);
+	}
+}
+
+void admin_json_free(struct cJSON *json)
+{
+	if (json)
+		wipe(json->child);
+	cJSON_Delete(json);
+}
+
 struct cJSON *admin_request_json(const struct admin_request *request, struct admin_reply *reply)
 {
 	const char *end = NULL;
@@ -77,6 +93,6 @@ struct cJSON *admin_request_json(const struct admin_request *request, struct adm
 		admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "%s: stands more than once in an object.", name);
 	else
 		return json;
-	cJSON_Delete(json);
+	admin_json_free(json);
 	return NULL;
 }

@@ -206,5 +206,5 @@ void login_post(const struct admin_request *request, struct admin_reply *reply)
 		check(request, s, username, password, reply);
 		snapshot_unref(s);
 	}
-	cJSON_Delete(json);
+	admin_json_free(json);
 }

@@ -84,7 +84,7 @@ void resource_create(const struct admin_request *request, struct admin_reply *re
 		reply_changed(request, reply, 201, input, object);
 	else
 		resource_fail(reply, result, &faults);
-	cJSON_Delete(input);
+	admin_json_free(input);
 }
 
 void resource_get(const struct admin_request *request, struct admin_reply *reply)
@@ -114,7 +114,7 @@ void resource_update(const struct admin_request *request, struct admin_reply *re
 		reply_changed(request, reply, 200, patch, object);
 	else
 		resource_fail(reply, result, &faults);
-	cJSON_Delete(patch);
+	admin_json_free(patch);
 }
 
 void resource_delete(const struct admin_request *request, struct admin_reply *reply)

@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdlib.h>
@@ -69,8 +70,33 @@ static void test_takes(void **state)
 		cJSON *json = admin_request_json(&request, &reply);
 		assert_non_null(json);
 		assert_int_equal(reply.status, 0);
-		cJSON_Delete(json);
+		admin_json_free(json);
 	}
+}
+
+static bool leaked;
+
+static void watching_free(void *memory)
+{
+	leaked |= memory && strncmp(memory, "s3cret", 6) == 0;
+	free(memory);
+}
+
+static void test_wipes(void **state)
+{
+	static const char body[] = "{\"a\":\"s3cret\",\"b\":[{\"c\":\"s3cret, too\"},\"s3cret\"],\"d\":1}";
+	struct admin_request request = {.body = body, .length = sizeof body - 1};
+	struct admin_reply reply = {0};
+	(void)state;
+	cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = malloc, .free_fn = watching_free});
+	cJSON *json = admin_request_json(&request, &reply);
+	assert_non_null(json);
+	admin_json_free(json);
+	assert_false(leaked);
+	cJSON_Delete(admin_request_json(&request, &reply));
+	assert_true(leaked);
+	admin_json_free(NULL);
+	cJSON_InitHooks(NULL);
 }
 
 static void test_query(void **state)
@@ -89,6 +115,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_refuses),
 		cmocka_unit_test(test_takes),
+		cmocka_unit_test(test_wipes),
 		cmocka_unit_test(test_query),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
