@@ -2,8 +2,8 @@
 #include "admin/admin.h"
 
 #include <cjson/cJSON.h>
+#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "admin/figures.h"
 #include "admin/resource.h"
@@ -47,12 +47,8 @@ struct key_states {
 static bool key_is_up(const void *keys, const struct vendor_key *key)
 {
 	const struct key_states *states = keys;
-	for (size_t i = 0; states->idle && i < snapshot_key_count(states->snapshot); i++) {
-		const struct vendor_key *known = snapshot_key_at(states->snapshot, i);
-		if (strcmp(known->id, key->id) == 0)
-			return !states->idle[i];
-	}
-	return true;
+	size_t index = states->idle ? snapshot_key_index(states->snapshot, key->id) : SIZE_MAX;
+	return index == SIZE_MAX || !states->idle[index];
 }
 
 void metrics_get(const struct admin_request *request, struct admin_reply *reply)

@@ -3,7 +3,8 @@
 #include "admin/resource.h"
 
 #include <cjson/cJSON.h>
-#include <stdio.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -35,19 +36,8 @@ static void add_until(cJSON *health, int64_t until_ms)
 
 static const struct vendor_key *find(const struct snapshot *snapshot, const char *id)
 {
-	size_t low = 0, high = snapshot_key_count(snapshot);
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		const struct vendor_key *known = snapshot_key_at(snapshot, middle);
-		int difference = strcmp(known->id, id);
-		if (!difference)
-			return known;
-		if (difference < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return NULL;
+	size_t index = snapshot_key_index(snapshot, id);
+	return index == SIZE_MAX ? NULL : snapshot_key_at(snapshot, index);
 }
 
 /* As the workers have it; where they do not yet, one of its id and pool. */
@@ -66,45 +56,65 @@ static const char *unusable(const struct vendor_key *known, const cJSON *key)
 	return known->secret ? NULL : "The master key of this node does not open it.";
 }
 
-/* False: Redis failed. */
-static bool add(struct redis_sync *redis, const struct snapshot *snapshot, cJSON *key)
+static void add(cJSON *key, const struct vendor_key *known, const struct admission_key_health *found)
 {
-	struct vendor_key named = known_or_named(snapshot, key);
-	struct admission_key_health known;
-	if (!admission_key_health(redis, &named, &known))
-		return false;
-	const char *why_not = unusable(&named, key);
+	const char *why_not = unusable(known, key);
 	cJSON *health = cJSON_AddObjectToObject(key, "health");
-	cJSON_AddStringToObject(health, "state", why_not ? "disabled" : state_names[known.state]);
-	add_until(health, why_not ? 0 : known.until_ms);
-	cJSON_AddStringToObject(health, "reason", why_not ? why_not : known.reason);
-	return true;
+	cJSON_AddStringToObject(health, "state", why_not ? "disabled" : state_names[found->state]);
+	add_until(health, why_not ? 0 : found->until_ms);
+	cJSON_AddStringToObject(health, "reason", why_not ? why_not : found->reason);
 }
 
-void key_health_add(const struct admin_request *request, struct cJSON *key)
+/* What Redis says of each; NULL where it fails, or there is none. The caller frees. */
+static struct admission_key_health *ask(struct admin *admin, const struct vendor_key *keys, size_t count)
 {
+	if (!count)
+		return NULL;
+	struct admission_key_health *healths = check_calloc(count, sizeof *healths);
+	bool fine = admission_key_health(admin_redis_acquire(admin), keys, count, healths);
+	admin_redis_release(admin);
+	if (fine)
+		return healths;
+	free(healths);
+	return NULL;
+}
+
+static size_t count_from(const cJSON *first)
+{
+	size_t count = 0;
+	for (; first; first = first->next)
+		count++;
+	return count;
+}
+
+void key_health_add(const struct admin_request *request, struct cJSON *first)
+{
+	size_t count = count_from(first), i = 0;
 	struct snapshot *snapshot = admin_snapshot(request);
-	struct redis_sync *redis = admin_redis_acquire(request->admin);
-	while (key && add(redis, snapshot, key))
-		key = key->next;
-	admin_redis_release(request->admin);
+	struct vendor_key *keys = check_calloc(count + 1, sizeof *keys);
+	for (const cJSON *key = first; key; key = key->next)
+		keys[i++] = known_or_named(snapshot, key);
+	struct admission_key_health *healths = ask(request->admin, keys, count);
+	i = 0;
+	for (cJSON *key = first; key && healths; key = key->next, i++)
+		add(key, &keys[i], &healths[i]);
+	free(healths);
+	free(keys);
 	snapshot_unref(snapshot);
 }
 
 bool *key_health_idle(struct admin *admin, const struct snapshot *snapshot)
 {
 	size_t count = snapshot ? snapshot_key_count(snapshot) : 0;
-	if (!count)
-		return NULL;
-	bool *idle = check_calloc(count, sizeof *idle);
-	struct redis_sync *redis = admin_redis_acquire(admin);
-	bool fine = true;
-	for (size_t i = 0; i < count && fine; i++) {
-		struct admission_key_health health;
-		fine = admission_key_health(redis, snapshot_key_at(snapshot, i), &health);
-		idle[i] = fine && !health.usable;
-	}
-	admin_redis_release(admin);
+	struct vendor_key *keys = check_calloc(count + 1, sizeof *keys);
+	for (size_t i = 0; i < count; i++)
+		keys[i] = *snapshot_key_at(snapshot, i);
+	struct admission_key_health *healths = ask(admin, keys, count);
+	bool *idle = healths ? check_calloc(count, sizeof *idle) : NULL;
+	for (size_t i = 0; idle && i < count; i++)
+		idle[i] = !healths[i].usable;
+	free(healths);
+	free(keys);
 	return idle;
 }
 

@@ -16,7 +16,7 @@ void resource_changed(const struct admin_request *request);
 
 /* "health":{"state","until","reason"} added to a vendor key (API form) and those after it in its
  * array; NULL is fine. Left out where Redis fails: what was asked for is not worth failing for it. */
-void key_health_add(const struct admin_request *request, struct cJSON *key);
+void key_health_add(const struct admin_request *request, struct cJSON *first);
 
 /* Ends a vendor key's cooling; false: reply says why not. */
 bool key_health_reset(const struct admin_request *request, const struct cJSON *key, struct admin_reply *reply);
@@ -25,8 +25,8 @@ bool key_health_reset(const struct admin_request *request, const struct cJSON *k
  * anew, also with one it had before. After resource_changed(). A Redis that fails meanwhile leaves it as it is. */
 void key_health_renew(const struct admin_request *request, const char *id, const struct cJSON *given);
 
-/* Which vendor keys no request may use, for their health, by their index in the snapshot; NULL where there is none.
- * The caller frees. */
+/* Which vendor keys no request may use, for their health, by their index in the snapshot; NULL where Redis fails or
+ * there is none. The caller frees. */
 bool *key_health_idle(struct admin *admin, const struct snapshot *snapshot);
 
 #endif

@@ -138,9 +138,9 @@ struct admission_key_health {
 	int64_t until_ms;       /* Unix time, to come; 0: none */
 	char reason[32];        /* "status 429", "connection failure"; "" where well */
 };
-/* false: Redis failed. */
-bool admission_key_health(struct redis_sync *redis, const struct vendor_key *key, struct admission_key_health *health)
-	__attribute__((warn_unused_result));
+/* Of count keys, in as many round trips as there are thousands of them. false: Redis failed. */
+bool admission_key_health(struct redis_sync *redis, const struct vendor_key *keys, size_t count,
+	struct admission_key_health *healths) __attribute__((warn_unused_result));
 bool admission_key_reset(struct redis_sync *redis, const struct vendor_key *key) __attribute__((warn_unused_result));
 /* What this node knows of the key, besides. Any thread. */
 void admission_node_forget_key(struct admission_node *node, const struct vendor_key *key);

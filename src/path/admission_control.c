@@ -27,7 +27,8 @@ enum {
 	FIELD_UNTIL = 17,
 	FIELD_REASON = 20,
 	FIELDS = 21,
-	DAYS = 30
+	DAYS = 30,
+	ASKED_AT_ONCE = 1000
 };
 
 static bool read_fields(const redisReply *reply, double fields[FIELDS])
@@ -149,16 +150,10 @@ static void vendor_key_name(const struct vendor_key *key, char name[ADMISSION_NA
 	snprintf(name, ADMISSION_NAME_MAX, "apiproxy:limit:{%s}:k:%s", key->pool, vendor_key_limit_id(key));
 }
 
-bool admission_key_health(struct redis_sync *redis, const struct vendor_key *key, struct admission_key_health *health)
+static bool read_health(const redisReply *reply, struct admission_key_health *health)
 {
-	char name[ADMISSION_NAME_MAX];
 	double fields[FIELDS] = {0};
 	*health = (struct admission_key_health){.usable = true};
-	vendor_key_name(key, name);
-	redisReply *reply = redis_sync_command(redis, "GET %s", name);
-	if (!reply)
-		return false;
-	bool fine = reply->type != REDIS_REPLY_ERROR;
 	if (read_fields(reply, fields) && fields[FIELD_STATE] > 0) {
 		/* what is over stays written until a request tries the key: the next one is the trial */
 		health->usable = fields[FIELD_UNTIL] <= (double)clock_shared_ms();
@@ -169,7 +164,36 @@ bool admission_key_health(struct redis_sync *redis, const struct vendor_key *key
 		else
 			snprintf(health->reason, sizeof health->reason, "connection failure");
 	}
-	freeReplyObject(reply);
+	return reply->type != REDIS_REPLY_ERROR;
+}
+
+/* All are asked before the first answer is read. */
+static bool ask_health(struct redis_sync *redis, const struct vendor_key *keys, size_t count,
+	struct admission_key_health *healths)
+{
+	char name[ADMISSION_NAME_MAX];
+	bool fine = true;
+	for (size_t i = 0; i < count; i++) {
+		vendor_key_name(&keys[i], name);
+		if (!redis_sync_append(redis, "GET %s", name))
+			return false;
+	}
+	for (size_t i = 0; i < count; i++) {
+		redisReply *reply = redis_sync_read(redis);
+		if (!reply)
+			return false;
+		fine = read_health(reply, &healths[i]) && fine; /* all are read: the connection stays in step */
+		freeReplyObject(reply);
+	}
+	return fine;
+}
+
+bool admission_key_health(struct redis_sync *redis, const struct vendor_key *keys, size_t count,
+	struct admission_key_health *healths)
+{
+	bool fine = redis_sync_connect(redis);
+	for (size_t at = 0; at < count && fine; at += ASKED_AT_ONCE)
+		fine = ask_health(redis, keys + at, count - at < ASKED_AT_ONCE ? count - at : ASKED_AT_ONCE, healths + at);
 	return fine;
 }
 

@@ -408,3 +408,16 @@ const struct vendor_key *snapshot_key_at(const struct snapshot *s, size_t index)
 {
 	return s->keys.items[index];
 }
+
+static int compare_key_id(const void *id, const void *item)
+{
+	return strcmp(id, (*(const struct vendor_key *const *)item)->id);
+}
+
+size_t snapshot_key_index(const struct snapshot *s, const char *id)
+{
+	if (!s->keys.count)
+		return SIZE_MAX;
+	void **found = bsearch(id, s->keys.items, s->keys.count, sizeof(void *), compare_key_id);
+	return found ? (size_t)(found - s->keys.items) : SIZE_MAX;
+}

@@ -122,5 +122,6 @@ size_t snapshot_mapping_count(const struct snapshot *s);
 const struct mapping *snapshot_mapping_at(const struct snapshot *s, size_t index);
 size_t snapshot_key_count(const struct snapshot *s);
 const struct vendor_key *snapshot_key_at(const struct snapshot *s, size_t index);
+size_t snapshot_key_index(const struct snapshot *s, const char *id); /* SIZE_MAX: there is none */
 
 #endif

@@ -150,17 +150,61 @@ static void three_failures_in_a_row_cool(void **state)
 		400}; /* a success starts the count again, a 400 says nothing */
 	for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
 		first_key_answers(statuses[i]);
-	assert_true(admission_key_health(redis, &keys[0], &health));
+	assert_true(admission_key_health(redis, &keys[0], 1, &health));
 	assert_int_equal(health.state, ADMISSION_KEY_OK);
 	first_key_answers(0);
 	pause_ms(20);
-	assert_true(admission_key_health(redis, &keys[0], &health));
+	assert_true(admission_key_health(redis, &keys[0], 1, &health));
 	assert_int_equal(health.state, ADMISSION_KEY_COOLING);
 	assert_string_equal(health.reason, "connection failure");
 	assert_in_range(health.until_ms - (int64_t)time(NULL) * 1000, 8000, 11000);
 	assert_true(admission_key_reset(redis, &keys[0]));
-	assert_true(admission_key_health(redis, &keys[0], &health));
+	assert_true(admission_key_health(redis, &keys[0], 1, &health));
 	assert_int_equal(health.state, ADMISSION_KEY_OK);
+	redis_sync_free(redis);
+}
+
+static long long reads_of_redis(struct redis_sync *redis)
+{
+	static const char name[] = "total_reads_processed:";
+	redisReply *reply = redis_sync_command(redis, "INFO stats");
+	assert_non_null(reply);
+	const char *found = strstr(reply->str, name);
+	assert_non_null(found);
+	long long reads = atoll(found + strlen(name));
+	freeReplyObject(reply);
+	return reads;
+}
+
+/* Not one round trip for each: Redis reads many of the questions at once. */
+static void health_of_many_keys_is_asked_together(void **state)
+{
+	enum { MANY = 2500, COOLING = 2345 };
+	static struct vendor_key many[MANY];
+	static struct admission_key_health healths[MANY];
+	static char ids[MANY][8];
+	struct redis_sync *redis = redis_sync_new(&address, 1000);
+	(void)state;
+	fresh_pool(0, 0);
+	first_key_answers(401);
+	pause_ms(20);
+	for (size_t i = 0; i < MANY; i++) {
+		snprintf(ids[i], sizeof ids[i], "n%zu", i);
+		many[i] = (struct vendor_key){.id = i == COOLING ? keys[0].id : ids[i], .pool = pool_name};
+	}
+	long long before = reads_of_redis(redis);
+	assert_true(admission_key_health(redis, many, MANY, healths));
+	assert_in_range(reads_of_redis(redis) - before, 1, MANY / 10);
+	for (size_t i = 0; i < MANY; i++)
+		assert_int_equal(healths[i].state, i == COOLING ? ADMISSION_KEY_COOLING : ADMISSION_KEY_OK);
+	assert_string_equal(healths[COOLING].reason, "status 401");
+
+	/* What is no key's health is read too: the next answer is its own. */
+	ask("HSET apiproxy:limit:{%s}:k:n1 a b", pool_name);
+	assert_false(admission_key_health(redis, many, 3, healths));
+	assert_true(admission_key_health(redis, &many[COOLING], 1, healths));
+	assert_int_equal(healths[0].state, ADMISSION_KEY_COOLING);
+	ask("DEL apiproxy:limit:{%s}:k:n1", pool_name);
 	redis_sync_free(redis);
 }
 
@@ -250,6 +294,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_full_key_is_not_made_up_for, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(a_throttled_key_cools_for_what_the_vendor_asked, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(three_failures_in_a_row_cool, start_one, stop_one),
+		cmocka_unit_test_setup_teardown(health_of_many_keys_is_asked_together, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(keys_that_are_rejected_leave_none, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(a_refusal_at_the_key_takes_nothing_before_it, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(every_key_expires, start_one, stop_one),

@@ -118,6 +118,9 @@ static void test_pools(void **state)
 	assert_ptr_equal(snapshot_route(s, "/x", 2)->pool, two);
 	assert_null(snapshot_route(s, "/y", 2)->pool);
 	assert_string_equal(snapshot_key_at(s, 0)->id, "a");
+	for (size_t i = 0; i < snapshot_key_count(s); i++)
+		assert_int_equal(snapshot_key_index(s, snapshot_key_at(s, i)->id), i);
+	assert_int_equal(snapshot_key_index(s, "aa"), SIZE_MAX);
 	snapshot_unref(s);
 }
 
