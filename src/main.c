@@ -125,8 +125,9 @@ static struct snapshot *figures_snapshot(void *context)
 static bool figures_redis_is_up(void *context)
 {
 	struct watcher_status status;
-	watcher_status(((struct program *)context)->watcher, &status);
-	return status.redis_ok;
+	struct program *p = context;
+	watcher_status(p->watcher, &status);
+	return status.redis_ok && admission_node_redis_is_up(p->admission);
 }
 
 static uint64_t figures_reloads(void *context)
@@ -204,6 +205,8 @@ static void start_state(struct program *p)
 	};
 	memcpy(options.master_key, p->master_key, sizeof options.master_key);
 	p->store = store_new(&options);
+	explicit_bzero(options.master_key, sizeof options.master_key);
+	explicit_bzero(p->master_key, sizeof p->master_key); /* the store has its own */
 	p->admission = admission_node_new(&p->redis, (enum admission_failure_policy)p->settings.limits_on_redis_failure);
 	p->watcher = watcher_new(p->store, &p->redis, (struct watcher_sink){publish, p});
 	p->figures = (struct figures_sources){

@@ -265,10 +265,14 @@ static void add_process(cJSON *root)
 	add_time(object, "started_at", (int64_t)process.start_time_seconds * 1000);
 }
 
+bool figures_is_redis_up(const struct figures_sources *f)
+{
+	return !f->redis_is_up || f->redis_is_up(f->context);
+}
+
 static void add_state(cJSON *root, const struct figures_sources *f, const struct snapshot *snapshot)
 {
-	bool up = !f->redis_is_up || f->redis_is_up(f->context);
-	add_text(root, "redis", up ? "ok" : "down");
+	add_text(root, "redis", figures_is_redis_up(f) ? "ok" : "down");
 	CHECK(cJSON_AddBoolToObject(root, "stats_enabled", stats_enabled(stats_aggregate_stats(f->aggregate))));
 	add(root, "config_reloads", f->config_reloads ? (double)f->config_reloads(f->context) : 0);
 	add(root, "mappings", snapshot ? (double)snapshot_mapping_count(snapshot) : 0);

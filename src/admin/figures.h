@@ -29,7 +29,7 @@ struct figures_sources {
 	struct stats_aggregate *aggregate;
 	struct stats_store *store;                                           /* NULL: no totals of earlier lives, no cluster */
 	struct snapshot *(*get_snapshot)(void *context);                     /* with a reference, or NULL [nothing is mapped] */
-	bool (*redis_is_up)(void *context);                                  /* [true] */
+	bool (*redis_is_up)(void *context);                                  /* every connection to it works [true] */
 	uint64_t (*config_reloads)(void *context);                           /* [0] */
 	bool (*key_is_up)(const void *keys, const struct vendor_key *key);   /* [enabled and readable] */
 	const void *keys;
@@ -40,5 +40,7 @@ struct figures_sources {
 struct cJSON *figures_stats(const struct figures_sources *f, bool cluster);
 char *figures_metrics(const struct figures_sources *f);       /* text/plain; version=0.0.4; charset=utf-8 */
 struct cJSON *figures_performance(const struct figures_sources *f);
+
+bool figures_is_redis_up(const struct figures_sources *f);
 
 #endif

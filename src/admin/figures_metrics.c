@@ -250,7 +250,7 @@ static void metric_connections(const struct page *p, const char *name)
 
 static void metric_redis_up(const struct page *p, const char *name)
 {
-	write_whole(p, name, !p->sources->redis_is_up || p->sources->redis_is_up(p->sources->context));
+	write_whole(p, name, figures_is_redis_up(p->sources));
 }
 
 static void metric_config_reloads(const struct page *p, const char *name)

@@ -24,7 +24,7 @@ void health_get(const struct admin_request *request, struct admin_reply *reply)
 	struct snapshot *snapshot = admin_snapshot(request);
 	cJSON *json = cJSON_CreateObject();
 	cJSON_AddStringToObject(json, "status", draining ? "draining" : starting ? "starting" : "ok");
-	cJSON_AddStringToObject(json, "redis", status.redis_ok ? "ok" : "down");
+	cJSON_AddStringToObject(json, "redis", figures_is_redis_up(admin->setup.figures) ? "ok" : "down");
 	cJSON_AddStringToObject(json, "version", admin->setup.figures->version);
 	cJSON_AddStringToObject(json, "node", admin->setup.figures->node);
 	cJSON_AddNumberToObject(json, "uptime_seconds", (double)((clock_monotonic_ms() - admin->started_ms) / 1000));

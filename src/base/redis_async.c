@@ -7,8 +7,6 @@
  * which hands its result over through the loop's mailbox. */
 #include "base/redis_async.h"
 
-#include <netdb.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +20,7 @@
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
 
+#include "base/addresses.h"
 #include "base/buf.h"
 #include "base/check.h"
 #include "base/log.h"
@@ -71,12 +70,14 @@ struct redis_async {
 	struct call **calls_tail;
 	SSL_CTX *tls;
 	pthread_t resolver;
-	bool resolving;
-	char address[INET6_ADDRSTRLEN];
+	bool resolving; /* addresses are the resolver's */
+	struct addresses addresses;
+	size_t address;    /* which of them is connected to */
+	bool next_address; /* that one is to be tried, without looking the name up again */
 };
 
 static void fail(struct redis_async *r, const char *reason);
-static void open_connection(struct redis_async *r, const char *address);
+static void give_up_address(struct redis_async *r, const char *reason);
 
 void redis_async_script_init(struct redis_async_script *script, const char *text, size_t length)
 {
@@ -327,8 +328,10 @@ static void on_deadline(struct loop_timer *t)
 	}
 	if (r->state == UP && (!r->calls || r->calls->sent_ms + r->options.deadline_ms > loop_now_ms(r->loop)))
 		arm_deadline(r);
+	else if (r->state == CONNECTING && r->context && !(r->context->c.flags & REDIS_CONNECTED))
+		give_up_address(r, "no answer in time");
 	else if (r->state != DOWN)
-		fail(r, "no answer in time");
+		fail(r, r->resolving ? "its host name is not found in time" : "no answer in time");
 }
 
 /* ---- opening and failing ---- */
@@ -361,6 +364,24 @@ static void fail(struct redis_async *r, const char *reason)
 	change(r, DOWN, reason);
 	if (!r->freeing)
 		loop_timer_set(r->loop, &r->probe, loop_now_ms(r->loop) + PROBE_PAUSE_MS);
+	if (context)
+		redisAsyncFree(context);
+}
+
+/* Nobody is there: the other addresses of the name come at once, before Redis counts as down. Where somebody is,
+ * that is the one Redis, whatever it says: two callers must not end up with two. */
+static void give_up_address(struct redis_async *r, const char *reason)
+{
+	redisAsyncContext *context = r->context;
+	if (r->unix_path || r->address + 1 >= r->addresses.count) {
+		fail(r, reason);
+		return;
+	}
+	r->address++;
+	r->next_address = true;
+	r->context = NULL;
+	loop_timer_cancel(r->loop, &r->deadline);
+	loop_timer_set(r->loop, &r->probe, loop_now_ms(r->loop));
 	if (context)
 		redisAsyncFree(context);
 }
@@ -412,7 +433,7 @@ static void on_connect(const redisAsyncContext *context, int status)
 	if (r->context != context || status == REDIS_OK)
 		return;
 	r->context = NULL; /* hiredis frees it after this */
-	fail(r, "cannot connect");
+	give_up_address(r, "cannot connect");
 }
 
 static void greet(struct redis_async *r, int sent)
@@ -432,12 +453,14 @@ static bool start_tls(struct redis_async *r)
 	return false;
 }
 
-static void open_connection(struct redis_async *r, const char *address)
+static void open_connection(struct redis_async *r)
 {
-	r->context = r->unix_path ? redisAsyncConnectUnix(r->unix_path) : redisAsyncConnect(address, r->options.port);
+	r->next_address = false;
+	r->context = r->unix_path ? redisAsyncConnectUnix(r->unix_path) :
+								redisAsyncConnect(r->addresses.text[r->address], r->options.port);
 	redisAsyncContext *c = r->context;
 	if (!c || c->err) {
-		fail(r, "cannot connect");
+		give_up_address(r, "cannot connect");
 		return;
 	}
 	c->data = c->ev.data = r;
@@ -448,8 +471,8 @@ static void open_connection(struct redis_async *r, const char *address)
 	c->ev.cleanup = cleanup;
 	r->greetings = 0;
 	r->state = CONNECTING;
-	if (r->options.tls && !start_tls(r)) {
-		fail(r, "TLS cannot start");
+	if (r->options.tls && !start_tls(r)) { /* which finds out first that nobody is there */
+		give_up_address(r, "cannot connect with TLS");
 		return;
 	}
 	redisAsyncSetConnectCallback(c, on_connect);
@@ -468,37 +491,42 @@ static void open_connection(struct redis_async *r, const char *address)
 	loop_timer_set(r->loop, &r->deadline, loop_now_ms(r->loop) + CONNECT_DEADLINE_MS);
 }
 
+static void open_first(struct redis_async *r, const char *fault)
+{
+	r->state = CONNECTING;
+	r->address = 0;
+	if (fault)
+		fail(r, "its host name is not known");
+	else
+		open_connection(r);
+}
+
 static void on_resolved(void *argument)
 {
 	struct redis_async *r = argument;
-	pthread_join(r->resolver, NULL);
+	void *fault;
+	pthread_join(r->resolver, &fault);
 	r->resolving = false;
-	if (r->address[0])
-		open_connection(r, r->address);
-	else
-		fail(r, "its host name is not known");
+	open_first(r, fault);
 }
 
 static void *resolve(void *argument)
 {
 	struct redis_async *r = argument;
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
-	r->address[0] = 0;
-	if (getaddrinfo(r->host, NULL, &hints, &found) == 0) {
-		if (getnameinfo(found->ai_addr, found->ai_addrlen, r->address, sizeof r->address, NULL, 0, NI_NUMERICHOST))
-			r->address[0] = 0;
-		freeaddrinfo(found);
-	}
+	const char *fault = addresses_find(&r->addresses, r->host);
 	loop_post(r->loop, on_resolved, r);
-	return NULL;
+	return (void *)(uintptr_t)fault;
 }
 
 static void connect_now(struct redis_async *r)
 {
 	r->state = CONNECTING;
-	if (r->unix_path || text_is_ip_address(r->host)) {
-		open_connection(r, r->host);
-	} else if (!r->resolving) {
+	if (r->unix_path || r->next_address) {
+		open_connection(r);
+	} else if (text_is_ip_address(r->host)) {
+		open_first(r, addresses_find(&r->addresses, r->host));
+	} else {
+		loop_timer_set(r->loop, &r->deadline, loop_now_ms(r->loop) + CONNECT_DEADLINE_MS);
 		r->resolving = pthread_create(&r->resolver, NULL, resolve, r) == 0;
 		if (!r->resolving)
 			fail(r, "no thread to look its name up");
@@ -545,6 +573,8 @@ void redis_async_free(struct redis_async *r)
 	free(r->unix_path);
 	free(r->host);
 	free(r->user);
+	if (r->password)
+		explicit_bzero(r->password, strlen(r->password));
 	free(r->password);
 	loop_free_later(r->loop, r);
 }

@@ -5,7 +5,8 @@
  * fail at once (no waiting), and a probe goes on in the background until it answers again. Where only the
  * connection ends, calls under way fail, and the next ones wait for another connection, within their deadline.
  * Scripts are loaded when the connection opens, and again when Redis has forgotten them
- * (NOSCRIPT): the call is then sent once more. Host names are resolved off the loop's thread.
+ * (NOSCRIPT): the call is then sent once more. Host names are looked up off the loop's thread, anew for each
+ * connection; their addresses are tried in turn until one can be connected to (base/addresses.h).
  * One thread: the loop's. on_change tells when the state changes; nothing is logged here. */
 #ifndef APIPROXY_BASE_REDIS_ASYNC_H
 #define APIPROXY_BASE_REDIS_ASYNC_H

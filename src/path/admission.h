@@ -48,6 +48,9 @@ enum admission_failure_policy { ADMISSION_LOCAL, ADMISSION_ALLOW, ADMISSION_DENY
 struct admission_node *admission_node_new(const struct redis_address *redis, enum admission_failure_policy policy);
 void admission_node_free(struct admission_node *node); /* after all of its admissions */
 
+/* false: the connection of one of its workers has failed, and limits there follow the policy. Any thread. */
+bool admission_node_redis_is_up(const struct admission_node *node);
+
 /* One per worker. Starts to connect; host names are resolved on another thread. */
 struct admission *admission_new(struct admission_node *node, struct loop *l);
 void admission_free(struct admission *a); /* requests must be settled or cancelled before */

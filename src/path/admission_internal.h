@@ -110,6 +110,7 @@ struct admission_node {
 	uint64_t nonce;
 	struct redis_async_script *scripts;
 	atomic_uint worker_count;
+	atomic_uint failed_count;       /* workers whose connection to Redis has failed */
 	atomic_uint_fast64_t names;
 	atomic_uint_fast64_t outage_ms; /* when a decision was last made without Redis; 0: never */
 	pthread_mutex_t lock;           /* guards what follows and all that is in it */
@@ -135,7 +136,7 @@ struct admission {
 	struct redis_async *redis;
 	struct admission_batch *batch;
 	char worker[ADMISSION_WORKER_ID];
-	bool up;
+	bool up, failed;           /* neither: the first connection is not there yet */
 	int64_t redis_offset_ms;   /* Redis' clock less loop_now_ms() */
 	struct admission_table leases;
 	struct admission_lease *lease_first, *lease_last;

@@ -10,6 +10,7 @@
 #include "path/admission_internal.h"
 #include "state/journal.h"
 #include "state/redis_url.h"
+#include "state/secrets.h"
 
 static char *copy_or_null(const char *text)
 {
@@ -50,8 +51,22 @@ void admission_node_free(struct admission_node *node)
 	free(node->unix_path);
 	free(node->host);
 	free(node->user);
-	free(node->password);
+	secrets_free(node->password);
 	free(node);
+}
+
+bool admission_node_redis_is_up(const struct admission_node *node)
+{
+	return atomic_load(&node->failed_count) == 0;
+}
+
+static void set_failed(struct admission *a, bool failed)
+{
+	if (failed && !a->failed)
+		atomic_fetch_add(&a->node->failed_count, 1);
+	else if (!failed && a->failed)
+		atomic_fetch_sub(&a->node->failed_count, 1);
+	a->failed = failed;
 }
 
 static void on_change(void *context, bool up, const char *reason)
@@ -59,6 +74,7 @@ static void on_change(void *context, bool up, const char *reason)
 	struct admission *a = context;
 	bool before = a->up;
 	a->up = up;
+	set_failed(a, !up);
 	if (!up) {
 		journal_add("redis", "admission: Redis fails (%s): limits are kept by limits.on_redis_failure", reason);
 		return;
@@ -103,6 +119,7 @@ void admission_free(struct admission *a)
 		return;
 	admission_batch_send(a->batch);
 	redis_async_free(a->redis);
+	set_failed(a, false);
 	admission_batch_send(a->batch); /* those that were just refused: each is answered */
 	admission_batch_free(a->batch);
 	admission_lease_fini(a);

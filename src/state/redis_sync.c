@@ -16,6 +16,7 @@
 #include <hiredis/hiredis_ssl.h>
 #include <openssl/ssl.h>
 
+#include "base/addresses.h"
 #include "base/check.h"
 #include "base/tls.h"
 #include "state/redis_url.h"
@@ -136,13 +137,34 @@ static bool authenticate(struct redis_sync *r)
 				  redisCommand(r->context, "AUTH %s", a->password));
 }
 
+/* The first of the name's addresses where somebody is, or the last one's error. hiredis by itself tries one. */
+static bool open_socket(struct redis_sync *r)
+{
+	const struct redis_address *a = r->address;
+	struct addresses found;
+	if (a->unix_path) {
+		r->context = redisConnectUnixWithTimeout(a->unix_path, deadline(r));
+		return (r->context && !r->context->err) || fail(r, "connect");
+	}
+	const char *fault = addresses_find(&found, a->host);
+	if (fault) {
+		snprintf(r->error, sizeof(r->error), "connect: %s", fault);
+		return false;
+	}
+	for (size_t i = 0; i < found.count; i++) {
+		r->context = redisConnectWithTimeout(found.text[i], a->port, deadline(r));
+		if (r->context && !r->context->err)
+			return true;
+		fail(r, "connect");
+	}
+	return false;
+}
+
 static bool open_connection(struct redis_sync *r)
 {
 	const struct redis_address *a = r->address;
-	r->context = a->unix_path ? redisConnectUnixWithTimeout(a->unix_path, deadline(r)) :
-								redisConnectWithTimeout(a->host, a->port, deadline(r));
-	if (!r->context || r->context->err)
-		return fail(r, "connect");
+	if (!open_socket(r))
+		return false;
 	if (redisSetTimeout(r->context, deadline(r)) != REDIS_OK)
 		return fail(r, "timeout");
 	if (!a->unix_path)

@@ -1,7 +1,8 @@
 /* redis_sync: one blocking connection to Redis, for control threads (never for workers). TCP, TLS
  * (verified against the system's authorities or SSL_CERT_FILE, host name too) or a unix socket;
- * AUTH, SELECT. It connects when it is first used and again after a failure. Each wait for Redis
- * (connect, handshake, one read) is bounded by the deadline. One thread at a time.
+ * AUTH, SELECT. It connects when it is first used and again after a failure, to the first address of the host
+ * that takes it (base/addresses.h). Each wait for Redis (connect to an address, handshake, one read) is bounded by
+ * the deadline. One thread at a time.
  *
  * Replies are hiredis' (freeReplyObject); REDIS_REPLY_ERROR replies are returned as they are. NULL:
  * the connection failed and is closed; redis_sync_error() says why. */

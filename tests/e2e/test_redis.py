@@ -11,6 +11,7 @@ import time
 import pytest
 
 from support.gateway import Gateway
+from support.names import known
 from support.process import children, command_name, eventually
 from support.redis_server import Redis
 
@@ -39,6 +40,30 @@ def test_ways_to_redis(authority, vendor, transport, password):
             assert status(gateway, "/way/") == 200
             assert server.client.hget(MAPPINGS, "/way") == vendor.url
             assert gateway.get("/health").json()["redis"] == "ok"
+
+
+# Nobody listens at the first one. (A preloaded library and a sanitizer's runtime do not go together: timing.)
+@pytest.mark.timing
+@pytest.mark.parametrize("addresses", ["::1 127.0.0.1", "127.0.0.3 127.0.0.2 127.0.0.1"])
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_name_with_several_addresses(authority, vendor, transport, addresses):
+    with Redis(transport, authority=authority) as server:
+        more = {"SSL_CERT_FILE": str(authority.bundle), **known("localhost", addresses)}
+        url = server.url.replace("127.0.0.1", "localhost")
+        with Gateway(API_PROXY_REDIS_URL=url, API_PROXY_WORKERS="1", **more) as gateway:
+            gateway.map("/way", vendor.url, auth="required")
+            client = gateway.api("POST", "/api/clients", {"id": "c", "rpm": 2}).json()
+            assert server.client.keys(MAPPINGS)
+            for _ in range(2):
+                answers = [gateway.get("/way/", [("x-api-key", client["key"])]).status for _ in range(3)]
+                assert answers == [200, 200, 429]
+                assert server.client.exists("apiproxy:limit:{c}:c"), "limits are kept in Redis, not by the node alone"
+                assert gateway.get("/health").json()["redis"] == "ok"
+                server.kill()
+                eventually(lambda: gateway.get("/health").json()["redis"] == "down", 5)
+                server.start()
+                eventually(lambda: gateway.get("/health").json()["redis"] == "ok", 5)
+                client = gateway.api("POST", "/api/clients/c/rotate").json()
 
 
 def test_database_number(vendor):
@@ -178,6 +203,26 @@ def test_thousands_of_mappings(redis_server, vendor):
 
 
 # -- Redis in trouble
+
+
+def test_health_tells_of_the_connection_for_limits(redis_server, vendor):
+    """The configuration is read and written, but scripts, which keep the limits, are not allowed."""
+    with node(redis_server) as gateway:
+        gateway.map("/way", vendor.url)
+        assert "apiproxy_redis_up 1" in gateway.api("GET", "/metrics").body.decode()
+        redis_server.client.execute_command("ACL", "SETUSER", "default", "-@scripting")
+        redis_server.client.client_kill_filter(_type="normal", skipme=True)
+        health = eventually(lambda: (h := gateway.get("/health")).json()["redis"] == "down" and h, 5)
+        assert (health.status, health.json()["status"]) == (200, "ok")
+        assert gateway.api("PUT", "/api/mappings/way", {"description": "x"}).status == 200, "the configuration is not hit"
+        assert "apiproxy_redis_up 0" in gateway.api("GET", "/metrics").body.decode()
+        assert gateway.api("GET", "/performance").json()["redis"] == "down"
+        assert "admission: Redis fails" in gateway.api("GET", "/errors").body.decode()
+        time.sleep(1.5)  # the configuration is looked at each second
+        assert gateway.get("/health").json()["redis"] == "down"
+        redis_server.client.execute_command("ACL", "SETUSER", "default", "+@all")
+        eventually(lambda: gateway.get("/health").json()["redis"] == "ok", 5)
+        assert "apiproxy_redis_up 1" in gateway.api("GET", "/metrics").body.decode()
 
 
 def test_killed_redis(redis_server, vendor):

@@ -1,7 +1,9 @@
-/* A redis-server of its own for a test: unix socket in a temporary directory, no TCP, no files. */
+/* A redis-server of its own for a test: unix socket in a temporary directory, no files; TCP on 127.0.0.1 alone where
+ * the test asks for it. */
 #ifndef TESTS_UNIT_REDIS_FIXTURE_H
 #define TESTS_UNIT_REDIS_FIXTURE_H
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,18 +26,32 @@ struct redis_fixture {
 	char directory[64];
 	char socket[96];
 	pid_t pid;
+	uint16_t port; /* 0: no TCP */
 	struct redis_address address;
 	redisContext *cli;
 };
 
+static inline uint16_t free_port(void)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t length = sizeof(address);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+	CHECK(getsockname(fd, (struct sockaddr *)&address, &length) == 0);
+	close(fd);
+	return ntohs(address.sin_port);
+}
+
 static inline void redis_fixture_start(struct redis_fixture *f)
 {
+	char port[8];
+	snprintf(port, sizeof(port), "%u", f->port);
 	f->pid = fork();
 	CHECK(f->pid >= 0);
 	if (f->pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		CHECK(freopen("/dev/null", "w", stdout));
-		execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", f->socket, "--save", "", "--appendonly", "no",
+		execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--unixsocket", f->socket, "--save", "", "--appendonly", "no",
 			"--dir", f->directory, (char *)NULL);
 		_exit(127);
 	}
@@ -73,6 +90,14 @@ static inline void redis_fixture_fini(struct redis_fixture *f)
 {
 	redis_fixture_kill(f);
 	files_remove(f->directory);
+}
+
+/* Again, where TCP finds it too. */
+static inline void redis_fixture_serve_tcp(struct redis_fixture *f)
+{
+	redis_fixture_kill(f);
+	f->port = free_port();
+	redis_fixture_start(f);
 }
 
 /* As redis-cli would: the reply's text (static, "" for nil) or its number as text. */

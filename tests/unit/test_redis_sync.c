@@ -1,15 +1,14 @@
 /* redis_sync: TLS, passwords, databases, deadlines, reconnecting. */
-#include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 #include <cmocka.h>
 
 #include "base/clock.h"
 #include "redis_fixture.h"
 #include "state/redis_sync.h"
+#include "../support/names.c"
 
 static struct redis_fixture redis;
 
@@ -93,15 +92,23 @@ static void test_deadline(void **state)
 	redis_sync_free(r);
 }
 
-static uint16_t free_port(void)
+/* The name's first address refuses. */
+static void test_next_address(void **state)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t length = sizeof(address);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-	assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
-	close(fd);
-	return ntohs(address.sin_port);
+	(void)state;
+	redis_fixture_serve_tcp(&redis);
+	struct redis_address address = {.host = (char *)"redis.test", .port = redis.port};
+	struct redis_sync *r = redis_sync_new(&address, 1000);
+	setenv("NAMES", "redis.test 127.0.0.3 127.0.0.2 127.0.0.1", 1);
+	assert_reply(redis_sync_command(r, "PING"), "PONG");
+	redis_sync_close(r);
+	setenv("NAMES", "redis.test 127.0.0.3 127.0.0.2", 1);
+	assert_null(redis_sync_command(r, "PING"));
+	assert_string_equal(redis_sync_error(r), "connect: Connection refused");
+	setenv("NAMES", "redis.test", 1);
+	assert_null(redis_sync_command(r, "PING"));
+	assert_non_null(strstr(redis_sync_error(r), "connect: "));
+	redis_sync_free(r);
 }
 
 /* SSL_CERT_FILE is read once in a process, so the good and the bad case share one authority. */
@@ -148,6 +155,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_user_password_database, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_reconnects, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_deadline, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_next_address, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_tls, set_up, tear_down),
 	};
 	signal(SIGPIPE, SIG_IGN);
