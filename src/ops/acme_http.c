@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "ops/listen.h"
 #include "state/settings.h"
 
 #define CHALLENGE_PREFIX "/.well-known/acme-challenge/"
@@ -149,9 +150,10 @@ static int listen_on(const char *text, char **why)
 		*why = check_printf("acme.http_listen %s: %s", text, gai_strerror(error));
 		return -1;
 	}
-	fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	const struct addrinfo *taken = listen_preferred(found);
+	fd = socket(taken->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
-		bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
+		bind(fd, taken->ai_addr, taken->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
 		*why = check_printf("acme.http_listen %s: %s", text, strerror(errno));
 		if (fd >= 0)
 			close(fd);

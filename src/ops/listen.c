@@ -54,6 +54,14 @@ static bool open_all(const struct addrinfo *address, int *fds, unsigned count)
 	return true;
 }
 
+const struct addrinfo *listen_preferred(const struct addrinfo *found)
+{
+	const struct addrinfo *address = found;
+	while (address && address->ai_family != AF_INET)
+		address = address->ai_next;
+	return address ? address : found;
+}
+
 bool listen_open(const char *address, int *fds, unsigned count)
 {
 	struct listen_address parsed;
@@ -70,7 +78,7 @@ bool listen_open(const char *address, int *fds, unsigned count)
 		fprintf(stderr, "apiproxy: cannot listen on %s: %s\n", address, gai_strerror(fault));
 		return false;
 	}
-	bool fine = open_all(found, fds, count);
+	bool fine = open_all(listen_preferred(found), fds, count);
 	if (!fine)
 		fprintf(stderr, "apiproxy: cannot listen on %s: %s\n", address, strerror(errno));
 	freeaddrinfo(found);
