@@ -5,8 +5,8 @@
  *
  * A struct call is one request: made when its URI is there, freed when libmicrohttpd is done with it
  * (on_completed). Between lane_push() and MHD_resume_connection() it is the lane's, else the daemon
- * thread's; a suspended connection cannot complete. A refused request's body is read and dropped, so
- * that the connection stays usable, unless it is long: then the answer goes at once and ends it. */
+ * thread's; a suspended connection cannot complete. What the head alone refuses is answered at once: libmicrohttpd
+ * then asks for no body (100), and ends the connection where one is still to come. */
 #include "admin/control.h"
 
 #include <errno.h>
@@ -31,7 +31,6 @@ enum {
 	/* The longest head that the data plane passes is 64 KiB; pages that are not touched cost nothing. */
 	CONNECTION_MEMORY = 96 * 1024,
 	STACK_BYTES = 128 * 1024,
-	DROPPED_BYTES_MAX = 64 * 1024, /* of a refused request's declared body */
 };
 
 struct control {
@@ -131,6 +130,12 @@ static unsigned long long declared_length(struct call *call)
 {
 	const char *length = field(call, MHD_HTTP_HEADER_CONTENT_LENGTH);
 	return length ? strtoull(length, NULL, 10) : 0;
+}
+
+/* Is one still to come? An answer that does not wait for it ends the connection, one without a body does not. */
+static bool has_body(struct call *call)
+{
+	return declared_length(call) > 0 || field(call, MHD_HTTP_HEADER_TRANSFER_ENCODING);
 }
 
 static void refuse_body(struct call *call)
@@ -246,7 +251,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 	if (call->state == CALL_NEW) {
 		take_head(call, method);
 		call->state = CALL_BODY;
-		return !call->row && declared_length(call) > DROPPED_BYTES_MAX ? answer(call) : MHD_YES;
+		return !call->row && has_body(call) ? answer(call) : MHD_YES;
 	}
 	if (*size > 0) {
 		take_body(call, data, *size);

@@ -59,6 +59,8 @@ static const struct dispatch_row rows[] = {
 	{"GET",  "/api/users/{}/usage",    0, LANE_STORE, usage_get, SCHEMA_USER, 0, false},
 	{"GET",  "/api/config",            0, LANE_STORE, config_get, 0, 0, false},
 	{"PUT",  "/api/config",            0, LANE_STORE, config_put, 0, DOCUMENT, false},
+	{NULL,   "/api",                   0, LANE_NONE, not_found, 0, 0, false},
+	{NULL,   "/api/",                  0, LANE_NONE, not_found, 0, 0, false},
 	{NULL,   "/api/*",                 0, LANE_NONE, not_found, 0, 0, false}, /* to strangers it is 401 */
 };
 /* clang-format on */
@@ -156,6 +158,8 @@ const struct dispatch_row *dispatch_find(struct admin_request *request, const ch
 	const struct dispatch_row *row = find_method(first, request->method);
 	if (!may_ask(first, request, authorization)) {
 		reply_unauthorized(first, reply);
+	} else if (first->handler == not_found) {
+		not_found(request, reply);
 	} else if (!row) {
 		reply_method_not_allowed(first, reply);
 	} else if (!(request->tail = text_percent_decoded(tail, length))) {

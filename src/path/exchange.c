@@ -395,8 +395,7 @@ static enum step route_internal(struct exchange *ex)
 		return answer_preflight(ex, origin);
 	ex->internal = true;
 	ex->websocket = false;
-	enum step next = ex->expects ? exchange_tell_continue(ex) : STEP_STAY;
-	return next == STEP_STAY ? STEP_SEND : next;
+	return STEP_SEND;
 }
 
 static enum step route_mapping(struct exchange *ex)

@@ -157,7 +157,7 @@ static bool write_head(struct exchange *ex, const char *length)
 		.query = ex->query,
 		.chunked = ex->up.chunked,
 		.websocket = ex->websocket,
-		.drop_expect = ex->told || ex->internal,
+		.drop_expect = ex->told,
 		.length = length,
 	};
 	if (ex->internal) {

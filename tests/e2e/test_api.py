@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from datetime import date, datetime, timezone
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ import pytest
 from support.gateway import TOKEN, Gateway
 from support.process import eventually
 from support.redis_server import Redis
-from support.wire import RawClient
+from support.wire import RawClient, chunked, request_bytes
 
 SECTIONS = {"mappings": "prefix", "keys": "id", "clients": "id", "users": "username"}
 NEW = {
@@ -104,11 +105,78 @@ def test_the_token_is_needed_on_the_ops_listener_too(authority):
         ops.release()
 
 
+@pytest.mark.parametrize("path", ["/api", "/api/", "/api/nothing"])
+def test_below_api_a_stranger_learns_nothing(node, path):
+    error(node.request("GET", path), 401, "invalid_credentials")
+    error(node.api("GET", path), 404, "no_mapping")
+
+
 def test_a_stranger_sends_no_long_body(node):
     with RawClient(node.port) as client:
         client.send("PUT /api/config HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n")
         answer = client.read_response()
         error(answer, 401, "invalid_credentials")
+
+
+BODY = b'{"prefix":"/expected","target":"http://h"}'
+
+
+@pytest.mark.parametrize("expect", [(), (("Expect", "100-continue"),)], ids=["plain", "expect"])
+@pytest.mark.parametrize("framing", [("Content-Length", str(len(BODY))), ("Transfer-Encoding", "chunked")], ids=["length", "chunked"])
+@pytest.mark.parametrize(
+    "line,token,status",
+    [
+        ("POST /api/mappings", "wrong", 401),
+        ("POST /api/mappings", None, 401),
+        ("PUT /api/config", "wrong", 401),
+        ("PATCH /api/mappings", TOKEN, 405),
+        ("POST /api/nothing", TOKEN, 404),
+    ],
+)
+def test_what_the_head_decides_is_answered_before_the_body(node, line, token, status, framing, expect):
+    with RawClient(node.port) as client:
+        method, path = line.split()
+        fields = [framing, *expect, *([("Authorization", f"Bearer {token}")] if token else [])]
+        client.set_timeout(1.5)
+        client.send(request_bytes(method, path, fields))
+        answer = client.read_response()
+        error(answer, status)
+        assert answer.informational == []
+        # What is sent of the body all the same is no request.
+        client.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.read_to_end() == b""
+
+
+def test_a_body_too_long_is_answered_before_it_comes(node):
+    with RawClient(node.port) as client:
+        fields = [("Content-Length", "2000000"), ("Expect", "100-continue"), ("Authorization", f"Bearer {TOKEN}")]
+        client.send(request_bytes("POST", "/api/mappings", fields))
+        answer = client.read_response()
+        error(answer, 413, "body_too_large")
+        assert answer.informational == []
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_body_that_is_wanted_is_asked_for_at_once(api, framing):
+    field = ("Content-Length", str(len(BODY))) if framing == "length" else ("Transfer-Encoding", "chunked")
+    with RawClient(api.port) as client:
+        began = time.monotonic()
+        fields = [field, ("Expect", "100-continue"), ("Authorization", f"Bearer {TOKEN}")]
+        client.send(request_bytes("POST", "/api/mappings", fields))
+        assert client.read_head().line.startswith(b"HTTP/1.1 100")
+        assert time.monotonic() - began < 0.8
+        client.send(BODY if framing == "length" else chunked(BODY))
+        assert client.read_response().status == 201
+        # and the connection is good for more
+        client.send(request_bytes("GET", "/health", []))
+        assert client.read_response().status == 200
+
+
+def test_a_connection_lasts_where_a_refused_body_was_there_already(node):
+    with RawClient(node.port) as client:
+        for _ in range(3):
+            client.send(request_bytes("POST", "/api/mappings", [("Authorization", "Bearer wrong")], BODY))
+            error(client.read_response(), 401, "invalid_credentials")
 
 
 # -- the four collections

@@ -95,7 +95,7 @@ static void test_keeps_the_connection(void **state)
 		assert_non_null(strstr(text, "health_get"));
 		assert_non_null(strstr(text, "X-Content-Type-Options: nosniff"));
 		assert_int_equal(ask(fd, "GET /nothing HTTP/1.1\r\nHost: apiproxy\r\n\r\n", text, sizeof text), 404);
-		assert_int_equal(ask(fd, "POST /api/keys HTTP/1.1\r\nHost: apiproxy\r\nContent-Length: 5\r\n\r\nhello", text,
+		assert_int_equal(ask(fd, "POST /api/keys HTTP/1.1\r\nHost: apiproxy\r\nContent-Length: 0\r\n\r\n", text,
 							 sizeof text),
 			401);
 		assert_int_equal(ask(fd,
@@ -184,6 +184,44 @@ static void test_long_bodies(void **state)
 	assert_int_equal(ask(fd, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n", text, sizeof text), 200);
 	close(fd);
 	free(body);
+}
+
+/* No byte of the body is there, and none is asked for. */
+static void test_refuses_by_the_head_alone(void **state)
+{
+	static const struct {
+		const char *line, *token;
+		unsigned status;
+	} cases[] = {
+		{"POST /api/keys", "", 401},
+		{"POST /api/keys", "Authorization: Bearer wrong\r\n", 401},
+		{"POST /nothing", AUTHORIZATION, 404},
+		{"PATCH /api/keys", AUTHORIZATION, 405},
+	};
+	static const char *const framings[] = {"Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n",
+		"Content-Length: 5\r\nExpect: 100-continue\r\n", "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n"};
+	for (size_t i = 0; i < 4 * sizeof cases / sizeof *cases; i++) {
+		char head[512], text[4096];
+		int fd = connect_to(state);
+		snprintf(head, sizeof head, "%s HTTP/1.1\r\nHost: a\r\n%s%s\r\n", cases[i / 4].line, cases[i / 4].token,
+			framings[i % 4]);
+		assert_int_equal(ask(fd, head, text, sizeof text), cases[i / 4].status);
+		assert_non_null(strcasestr(text, "\r\nConnection: close\r\n"));
+		assert_int_equal(recv(fd, text, sizeof text, MSG_PEEK | MSG_DONTWAIT) > 0, false);
+		close(fd);
+	}
+}
+
+static void test_goes_on_with_a_body_that_is_wanted(void **state)
+{
+	char text[4096];
+	int fd = connect_to(state);
+	send_text(fd,
+		"POST /api/keys HTTP/1.1\r\nHost: a\r\n" AUTHORIZATION "Content-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+	assert_int_equal(receive(fd, text, sizeof text), 100);
+	assert_int_equal(ask(fd, "hello", text, sizeof text), 200);
+	assert_non_null(strstr(text, "length=5"));
+	close(fd);
 }
 
 static void test_a_stranger_cannot_send_much(void **state)
@@ -292,6 +330,8 @@ int main(void)
 		cmocka_unit_test(test_ops_listener_needs_no_token),
 		cmocka_unit_test(test_head_has_no_body),
 		cmocka_unit_test(test_long_bodies),
+		cmocka_unit_test(test_refuses_by_the_head_alone),
+		cmocka_unit_test(test_goes_on_with_a_body_that_is_wanted),
 		cmocka_unit_test(test_a_stranger_cannot_send_much),
 		cmocka_unit_test(test_slow_logins_delay_nobody_else),
 		cmocka_unit_test(test_stops_with_requests_under_way),

@@ -99,6 +99,7 @@ static void test_refusals(void **state)
 		{"GET", "/static/", 404, "no_mapping"},
 		{"GET", "/healthy", 404, "no_mapping"},
 		{"GET", "/api", 404, "no_mapping"},
+		{"GET", "/api/", 404, "no_mapping"},
 		{"GET", "/api/mappings/", 404, "no_mapping"},
 		{"GET", "/api/keys/a/b", 404, "no_mapping"},
 		{"GET", "/api/keys//reset", 404, "no_mapping"},
