@@ -23,13 +23,14 @@ struct usage_tap {
 	uint64_t total_bytes;
 	uint64_t found_bytes; /* of events that were scanned because they tell usage: they are not like others */
 	uint64_t found_text;
+	uint64_t coded_bytes; /* that came, in a content coding */
 	uint8_t coding;
 	uint8_t line_state;
 	uint8_t line_matched; /* bytes of "data:" */
 	bool events;
 	bool line_empty; /* nothing on the line so far */
 	bool after_cr;
-	bool ended; /* undecodable from here on */
+	bool given_up; /* undecodable from here on */
 };
 
 /* ---- server-sent events (WHATWG HTML, 9.2) ---- */
@@ -258,17 +259,20 @@ static void take_text(void *context, const char *text, size_t length)
 
 void usage_tap_feed(struct usage_tap *t, const char *bytes, size_t length)
 {
-	if (t->ended || !length)
+	if (!length)
 		return;
 	if (t->coding == USAGE_PLAIN) {
 		take_text(t, bytes, length);
 		return;
 	}
+	t->coded_bytes += length;
+	if (t->given_up)
+		return;
 	if (!t->decoder)
 		t->decoder = usage_decoder_new((enum usage_coding)t->coding);
 	if (t->decoder && usage_decoder_feed(t->decoder, bytes, length, take_text, t))
 		return;
-	t->ended = true;
+	t->given_up = true;
 	usage_decoder_free(t->decoder);
 	t->decoder = NULL;
 }
@@ -286,12 +290,13 @@ static uint64_t sum(const struct usage_told *told, enum usage_field first, enum 
 	return total < UINT32_MAX ? total : UINT32_MAX;
 }
 
-/* Past its beginning, the whole is taken to be as dense with text as what was scanned. */
+/* Past its beginning, the whole is taken to be as dense with text as what was scanned. Of what could not be decoded
+ * to its end nothing is known but what came: no more text than that. */
 static uint64_t estimate(const struct usage_tap *t)
 {
-	uint64_t text = t->text.text_bytes;
+	uint64_t text = t->given_up ? t->coded_bytes : t->text.text_bytes;
 	uint64_t others = t->text.skipped + t->found_bytes;
-	if (others && t->total_bytes > others)
+	if (!t->given_up && others && t->total_bytes > others)
 		text =
 			(uint64_t)((double)(text - t->found_text) * (double)t->total_bytes / (double)(t->total_bytes - others));
 	return (text + USAGE_BYTES_PER_TOKEN - 1) / USAGE_BYTES_PER_TOKEN;
@@ -321,6 +326,10 @@ void usage_tap_read(const struct usage_tap *t, struct usage *out)
 		out->output_tokens = told->fields[OUTPUT_TOKENS];
 	else
 		out->output_known = false;
+	/* Nobody knows whether that was the last word. */
+	if (t->given_up && out->output_known && out->output_tokens > out->output_estimate)
+		out->output_estimate = out->output_tokens;
+	out->output_known = out->output_known && !t->given_up;
 	if (!out->output_known)
 		out->output_tokens = out->output_estimate;
 }

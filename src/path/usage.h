@@ -19,7 +19,8 @@ struct usage {
 	bool output_known;
 	uint64_t input_tokens;
 	uint64_t output_tokens;   /* not known: the estimate */
-	uint64_t output_estimate; /* from the text that passed by; 0: no model output seen */
+	uint64_t output_estimate; /* from the text that passed by; 0: no model output seen. Where a content coding could
+	                           * not be taken off to the end: from the bytes that came, or what was told till then */
 };
 
 /* An estimate counts the model's text (or the request's) as it stands in the JSON, escapes and all. */

@@ -17,12 +17,12 @@ struct usage_decoder {
 		BrotliDecoderState *brotli;
 		ZSTD_DStream *zstd;
 	};
-	uint64_t in;
-	uint64_t out;
+	uint64_t credit; /* bytes that may come out */
 	uint8_t held[2]; /* deflate: the bytes that tell zlib's head from none */
 	uint8_t held_count;
 	bool begun;
-	bool ended; /* what follows is not ours */
+	bool between; /* a gzip member or zstd frame has ended, and no other begun to tell */
+	bool ended;   /* what follows is not ours */
 };
 
 /* Takes from *at, writes up to USAGE_DECODE_SLICE bytes. */
@@ -63,9 +63,11 @@ static bool step_zlib(struct usage_decoder *d, const uint8_t **at, size_t *lengt
 	*written = USAGE_DECODE_SLICE - d->zlib.avail_out;
 	if (result == Z_STREAM_END) {
 		/* gzip members may follow each other (RFC 1952, 2.2). */
-		d->ended = d->coding->begin != begin_gzip;
+		d->between = d->coding->begin == begin_gzip;
+		d->ended = !d->between;
 		return d->ended || inflateReset(&d->zlib) == Z_OK;
 	}
+	d->between = d->between && !*written;
 	return result == Z_OK || result == Z_BUF_ERROR;
 }
 
@@ -114,6 +116,7 @@ static bool step_zstd(struct usage_decoder *d, const uint8_t **at, size_t *lengt
 	*at += in.pos;
 	*length -= in.pos;
 	*written = out.pos;
+	d->between = result == 0 || (d->between && !out.pos);
 	return !ZSTD_isError(result);
 }
 
@@ -154,7 +157,7 @@ struct usage_decoder *usage_decoder_new(enum usage_coding coding)
 {
 	struct usage_decoder *d = coding == USAGE_PLAIN ? NULL : calloc(1, sizeof *d);
 	if (d)
-		d->coding = &codings[coding];
+		*d = (struct usage_decoder){.coding = &codings[coding], .credit = USAGE_DECODE_FREE};
 	return d;
 }
 
@@ -165,26 +168,23 @@ void usage_decoder_free(struct usage_decoder *d)
 	free(d);
 }
 
-static bool is_within_bounds(const struct usage_decoder *d)
-{
-	return d->out <= USAGE_DECODE_MAX && d->out <= d->in * USAGE_DECODE_RATIO_MAX + USAGE_DECODE_FREE;
-}
-
 static bool decode(struct usage_decoder *d, const uint8_t *at, size_t length,
 	void (*sink)(void *context, const char *text, size_t length), void *context)
 {
 	uint8_t slice[USAGE_DECODE_SLICE];
 	size_t written = 0;
-	d->in += length;
+	if (d->credit > USAGE_DECODE_FREE)
+		d->credit = USAGE_DECODE_FREE;
+	d->credit += (uint64_t)length * USAGE_DECODE_RATIO_MAX;
 	/* A full slice may mean that there is more of it. */
 	while (!d->ended && (length || written == sizeof slice)) {
 		size_t before = length;
-		if (!d->coding->step(d, &at, &length, slice, &written))
+		if (!d->coding->step(d, &at, &length, slice, &written)) /* padding behind the last one is no fault */
+			return d->ended = d->between;
+		if (written > d->credit || (length && length == before && !written && !d->ended))
 			return false;
-		d->out += written;
+		d->credit -= written;
 		sink(context, (const char *)slice, written);
-		if (!is_within_bounds(d) || (length && length == before && !written && !d->ended))
-			return false;
 	}
 	return true;
 }

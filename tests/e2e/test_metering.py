@@ -155,15 +155,34 @@ def test_what_cannot_be_read_passes_unchanged(gateway, server, prefix, coding, d
     assert all(0 <= count < 1_000_000 for count in tokens(gateway, prefix))
 
 
+def answer_with(gateway, server, prefix, coding: str, data: bytes):
+    client = gateway.connect(timeout=30)
+    client.send(request_bytes("POST", prefix + "/v1/chat/completions", [], b'{"messages":[]}'))
+    upstream = server.accept()
+    upstream.read_request()
+    fields = f"Content-Type: application/json\r\nContent-Encoding: {coding}\r\nContent-Length: {len(data)}\r\n"
+    upstream.send(f"HTTP/1.1 200 OK\r\n{fields}\r\n".encode() + data)
+    assert client.read_response().body == data
+
+
+@pytest.mark.parametrize("coding,pack", [("gzip", gzip.compress), ("deflate", deflate), ("deflate", raw_deflate)], ids=lambda x: getattr(x, "__name__", x))
+@pytest.mark.parametrize("size", [1_000_000, 50_000_000])
+def test_what_compresses_a_thousandfold_counts(gateway, server, prefix, coding, pack, size):
+    body = b'{"choices":[{"message":{"content":"' + b"x" * size + b'"}}],"usage":{"prompt_tokens":9,"completion_tokens":3}}'
+    answer_with(gateway, server, prefix, coding, pack(body))
+    counted(gateway, prefix, (9, 3))
+
+
+def test_a_bomb_is_estimated_by_what_came(gateway, server, prefix):
+    data = gzip.compress(b'{"content":"' + b"x" * 200_000_000 + b'","usage":{"input_tokens":9,"output_tokens":3}}')
+    answer_with(gateway, server, prefix, "gzip", data)
+    counted(gateway, prefix, (len(b'{"messages":[]}') // 4, (len(data) + 3) // 4))
+
+
 def test_a_compressed_bomb_costs_no_memory(gateway, server, prefix):
     """200 MB of blanks in 200 KB: read on the way, never held."""
     packer = zlib.compressobj(9, wbits=31)
     data = packer.compress(b'{"a":"' + b" " * 200_000_000 + b'"}') + packer.flush()
     before = gateway.resident_bytes()
-    client = gateway.connect(timeout=30)
-    client.send(request_bytes("POST", prefix + "/v1/chat/completions", [], b'{"messages":[]}'))
-    upstream = server.accept()
-    upstream.read_request()
-    upstream.send(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
-    assert client.read_response().body == data
+    answer_with(gateway, server, prefix, "gzip", data)
     assert gateway.resident_bytes() - before < 32 << 20

@@ -14,6 +14,7 @@
 #include <zstd.h>
 
 #include "path/usage.h"
+#include "path/usage_decode.h"
 
 #define SPAN(text) ((struct http_span){text, strlen(text)})
 #define JSON "application/json; charset=utf-8"
@@ -317,32 +318,142 @@ static void test_bulk(void **state)
 
 /* ---- hostile ---- */
 
-static void feed_bomb(const char *coding, size_t (*encode)(const char *, size_t, char *))
+/* `length` blanks, then usage. */
+static struct usage read_blanks(const char *coding, size_t (*encode)(const char *, size_t, char *), size_t length,
+	size_t *came)
 {
-	static const char usage[] = "{\"usage\":{\"prompt_tokens\":1}}";
+	static const char usage[] = "{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}";
 	static char encoded[ENCODED_MAX];
-	size_t length = 64 << 20;
-	char *text = malloc(length);
+	char *text = malloc(length + sizeof usage);
 	struct usage u;
 	assert_non_null(text);
 	memset(text, ' ', length);
-	memcpy(text + length - strlen(usage), usage, strlen(usage));
+	strcpy(text + length, usage);
 	struct usage_tap *t = usage_tap_new(SPAN(JSON), SPAN(coding));
 	assert_non_null(t);
-	usage_tap_feed(t, encoded, encode(text, length, encoded));
+	*came = encode(text, length + strlen(usage), encoded);
+	usage_tap_feed(t, encoded, *came);
+	usage_tap_feed(t, usage, 4); /* behind the end, or given up: this changes nothing */
+	*came += 4;
 	usage_tap_read(t, &u);
-	assert_false(u.input_known);
-	usage_tap_feed(t, usage, strlen(usage)); /* given up: this changes nothing */
 	usage_tap_free(t);
+	free(text);
+	return u;
+}
+
+/* However small it came: what an honest answer may be is read. A bomb is an estimate, by what came. */
+static void test_bombs(void **state)
+{
+	static const unsigned kinds[] = {0, 3, 5, 6};
+	size_t came;
+	(void)state;
+	for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+		const char *name = codings[kinds[i]].name;
+		struct usage u = read_blanks(name, codings[kinds[i]].encode, 60 << 20, &came);
+		if (!u.input_known || !u.output_known || u.output_tokens != 2)
+			fail_msg("%s: %d %d %llu", name, u.input_known, u.output_known, (unsigned long long)u.output_tokens);
+		u = read_blanks(name, codings[kinds[i]].encode, 140 << 20, &came);
+		assert_false(u.input_known);
+		assert_false(u.output_known);
+		assert_int_equal(u.output_tokens, (came + 3) / 4);
+	}
+}
+
+static void count_bytes(void *context, const char *text, size_t length)
+{
+	(void)text;
+	*(size_t *)context += length;
+}
+
+/* However long: what was coded as flushed events are is honest. */
+static void test_a_long_stream(void **state)
+{
+	enum { EVENTS_A_PIECE = 8, PIECES = 260000 };
+	static const char event[] =
+		"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"aaaa\"}}],\"model\":\"m\"}\n\n";
+	static const char last[] = "data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n";
+	static char encoded[ENCODED_MAX];
+	static char piece[EVENTS_A_PIECE * sizeof event];
+	z_stream z = {0};
+	struct usage u;
+	size_t in = 0, out = 0;
+	(void)state;
+	for (int i = 0; i < EVENTS_A_PIECE; i++)
+		strcat(piece + i * (sizeof event - 1), event);
+	struct usage_tap *t = usage_tap_new(SPAN(EVENTS), SPAN("gzip"));
+	assert_int_equal(deflateInit2(&z, 1, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY), Z_OK);
+	for (int i = 0; i <= PIECES; i++) {
+		const char *text = i < PIECES ? piece : last;
+		z.next_in = (uint8_t *)text;
+		z.avail_in = (unsigned)strlen(text);
+		z.next_out = (uint8_t *)encoded;
+		z.avail_out = sizeof encoded;
+		assert_int_equal(deflate(&z, Z_SYNC_FLUSH), Z_OK);
+		usage_tap_feed(t, encoded, sizeof encoded - z.avail_out);
+		in += strlen(text);
+		out += sizeof encoded - z.avail_out;
+	}
+	deflateEnd(&z);
+	usage_tap_read(t, &u);
+	usage_tap_free(t);
+	assert_true(in > 2 * USAGE_DECODE_FREE && in > 20 * out);
+	assert_true(u.output_known);
+	assert_int_equal(u.output_tokens, 4);
+}
+
+/* Once the free bytes are used, a read of 512 KiB gives no more than its own share, whatever came before. */
+static void test_bomb_in_a_long_answer(void **state)
+{
+	enum { BEFORE = 4 << 20, BLANKS = 120 << 20 };
+	struct usage_decoder *d = usage_decoder_new(USAGE_GZIP);
+	char *text = malloc(BLANKS);
+	char *encoded = malloc(2 * BEFORE);
+	size_t total = 0;
+	z_stream z = {0};
+	(void)state;
+	assert_non_null(text);
+	assert_non_null(encoded);
+	for (size_t i = 0, seed = 1; i < BEFORE; i++, seed = seed * 1103515245 + 12345)
+		text[i] = (char)(seed >> 16);
+	assert_int_equal(deflateInit2(&z, 1, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY), Z_OK);
+	z.next_in = (uint8_t *)text;
+	z.avail_in = BEFORE;
+	z.next_out = (uint8_t *)encoded;
+	z.avail_out = 2 * BEFORE;
+	assert_int_equal(deflate(&z, Z_SYNC_FLUSH), Z_OK);
+	assert_true(usage_decoder_feed(d, encoded, 2 * BEFORE - z.avail_out, count_bytes, &total));
+	assert_int_equal(total, BEFORE);
+	memset(text, ' ', BLANKS);
+	z.next_in = (uint8_t *)text;
+	z.avail_in = BLANKS;
+	z.next_out = (uint8_t *)encoded;
+	z.avail_out = 2 * BEFORE;
+	assert_int_equal(deflate(&z, Z_SYNC_FLUSH), Z_OK);
+	size_t came = 2 * BEFORE - z.avail_out;
+	total = 0;
+	assert_false(usage_decoder_feed(d, encoded, came, count_bytes, &total));
+	assert_in_range(total, USAGE_DECODE_FREE, USAGE_DECODE_FREE + came * USAGE_DECODE_RATIO_MAX);
+	deflateEnd(&z);
+	usage_decoder_free(d);
+	free(encoded);
 	free(text);
 }
 
-static void test_bombs(void **state)
+/* Padding, or whatever else is no gzip member and no zstd frame: who has read the answer does not mind it either. */
+static void test_behind_the_end(void **state)
 {
+	static char encoded[ENCODED_MAX];
+	static const char *const rests[] = {"\0\0\0\0", "garbage"};
+	const struct answer *a = &answers[0];
 	(void)state;
-	feed_bomb("gzip", encode_gzip);
-	feed_bomb("br", encode_brotli);
-	feed_bomb("zstd", encode_zstd);
+	for (unsigned c = 0; c < sizeof codings / sizeof codings[0]; c++) {
+		for (unsigned i = 0; i < 2; i++) {
+			size_t length = codings[c].encode(a->body, strlen(a->body), encoded);
+			memcpy(encoded + length, rests[i], 4);
+			read_answer(a, codings[c].name, encoded, length + 4, length + 4);
+			read_answer(a, codings[c].name, encoded, length + 4, 1);
+		}
+	}
 }
 
 static void test_corrupt(void **state)
@@ -436,6 +547,9 @@ int main(void)
 		cmocka_unit_test(test_long_answers),
 		cmocka_unit_test(test_bulk),
 		cmocka_unit_test(test_bombs),
+		cmocka_unit_test(test_a_long_stream),
+		cmocka_unit_test(test_bomb_in_a_long_answer),
+		cmocka_unit_test(test_behind_the_end),
 		cmocka_unit_test(test_corrupt),
 		cmocka_unit_test(test_deep),
 		cmocka_unit_test(test_which),
