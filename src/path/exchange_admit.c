@@ -44,29 +44,47 @@ enum step step_identify(struct exchange *ex)
 
 /* ---- collect ---- */
 
+static bool ends_in(struct http_span path, const char *end)
+{
+	size_t length = strlen(end);
+	return path.length >= length && memcmp(path.at + path.length - length, end, length) == 0;
+}
+
 /* Calls that only count tokens, of Anthropic, OpenAI and Gemini: no model reads them, they take none. */
 static bool only_counts(const struct exchange *ex)
 {
 	static const char *const ends[] = {"/messages/count_tokens", "/responses/input_tokens", ":countTokens"};
-	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
-		size_t length = strlen(ends[i]);
-		if (ex->path.length > length && memcmp(ex->path.at + ex->path.length - length, ends[i], length) == 0)
+	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+		if (ends_in(ex->path, ends[i]))
 			return true;
-	}
 	return false;
+}
+
+/* Chat and the older completions, at OpenAI, Azure and those like them: other calls do not know stream_options, however
+ * much their bodies look alike. */
+static bool is_completion(const struct exchange *ex)
+{
+	const char *base = ex->mapping->target.base_path;
+	size_t prefix = ex->mapping->prefix_length;
+	struct http_span rest = {ex->path.at + prefix, ex->path.length - prefix};
+	return ends_in(rest.length ? rest : (struct http_span){base, strlen(base)}, "/completions");
 }
 
 static bool needs_body(const struct exchange *ex)
 {
 	const struct subject *s = ex->managed->subject;
-	return ex->mapping->include_usage || (s && (s->limits.input_tpm || s->limits.output_tpm) && !only_counts(ex));
+	if (ex->mapping->include_usage && is_completion(ex))
+		return true;
+	return s && (s->limits.input_tpm || s->limits.output_tpm) && !only_counts(ex);
 }
 
 /* The one case in which a body is changed: the mapping asks for it. */
 static void include_usage(struct exchange *ex)
 {
 	struct buf changed = {0};
-	if (!ex->mapping->include_usage || ex->mapping->dialect != DIALECT_OPENAI || !ex->up.body.done || !ex->keeping)
+	if (!ex->mapping->include_usage || ex->mapping->dialect != DIALECT_OPENAI || !is_completion(ex))
+		return;
+	if (!ex->up.body.done || !ex->keeping)
 		return;
 	if (!usage_request_include(buf_bytes(&ex->kept), buf_length(&ex->kept), &changed))
 		return;

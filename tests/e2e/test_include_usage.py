@@ -8,6 +8,7 @@ import json
 import pytest
 
 from support.managed import Nodes, bearer
+from support.vendor import Reply
 from support.wire import chunked, request_bytes
 
 # The body, and what is put in. Everything else stays byte for byte.
@@ -47,16 +48,17 @@ def one():
         yield nodes
 
 
-def send(one, vendor, prefix: str, body: bytes, framing: str, fields=()):
+def send(one, vendor, prefix: str, body: bytes, framing: str, fields=(), path: str = "/v1/chat/completions"):
     """What reached the vendor; the connection goes on after it."""
+    vendor.script(Reply(body={}))
     client = one[0].connect()
     if framing == "chunked":
         parts = [part for part in (body[:5], body[5:]) if part]
-        client.send(request_bytes("POST", prefix + "/x", [*fields, ("Transfer-Encoding", "chunked")], chunked(*parts)))
+        client.send(request_bytes("POST", prefix + path, [*fields, ("Transfer-Encoding", "chunked")], chunked(*parts)))
     elif framing == "bytes":
-        client.send_pieces(request_bytes("POST", prefix + "/x", fields, body))
+        client.send_pieces(request_bytes("POST", prefix + path, fields, body))
     else:
-        client.send(request_bytes("POST", prefix + "/x", fields, body))
+        client.send(request_bytes("POST", prefix + path, fields, body))
     assert client.read_response().status == 200
     assert client.request("GET", prefix + "/y", fields).status == 200
     received = vendor.received[0]
@@ -106,3 +108,34 @@ def test_other_dialects_are_kept(one, vendor, dialect):
     body = CHANGED[0][0]
     prefix = one.map(vendor.url, include_usage=True, dialect=dialect)
     assert send(one, vendor, prefix, body, "length").body == body
+
+
+PATHS = {
+    "/v1/chat/completions": True,
+    "/v1/completions?a=/responses": True,
+    "/openai/deployments/d/chat/completions?api-version=2025-01-01": True,
+    "/openai/v1/chat/completions": True,
+    "/v1/responses": False,
+    "/v1/responses?a=/completions": False,
+    "/v1/images/generations": False,
+    "/v1/audio/transcriptions": False,
+    "/v1/messages": False,
+    "/v1/chat/completions/c-1": False,
+    "/v1/chatcompletions": False,
+    "/": False,
+}
+
+
+@pytest.mark.parametrize("path, changed", PATHS.items())
+def test_completions_only(one, vendor, path, changed):
+    """Others have a prompt and stream too, and refuse what they do not know."""
+    body = b'{"prompt":{"id":"p"},"stream":true}'
+    sent = send(one, vendor, one.map(vendor.url, include_usage=True), body, "length", path=path).body
+    assert sent == (body.replace(b"{", b"{" + ALL, 1) if changed else body)
+
+
+@pytest.mark.parametrize("base, changed", [("/v1/chat/completions", True), ("/v1/responses", False)])
+def test_a_target_that_is_the_whole_path(one, vendor, base, changed):
+    body = b'{"prompt":"x","stream":true}'
+    sent = send(one, vendor, one.map(vendor.url + base, include_usage=True), body, "length", path="").body
+    assert (sent != body) == changed
