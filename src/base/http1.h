@@ -43,8 +43,7 @@ enum {
 	X(API_KEY, "api-key", false) \
 	X(X_ACCEL_BUFFERING, "x-accel-buffering", false) \
 	X(REQUEST_METHOD, "access-control-request-method", false) \
-	X(REQUEST_HEADERS, "access-control-request-headers", false) \
-	X(ALLOW_ORIGIN, "access-control-allow-origin", false)
+	X(REQUEST_HEADERS, "access-control-request-headers", false)
 
 enum http_field_id {
 	HTTP_OTHER,

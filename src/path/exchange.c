@@ -238,8 +238,9 @@ static bool write_answer(struct exchange *ex, unsigned status, const char *conte
 
 static bool put_cors(struct exchange *ex, struct buf *out)
 {
-	char origin[512];
-	return !exchange_cors_origin(ex, origin, sizeof origin) || rewrite_cors_fields(origin, out);
+	char origin[EXCHANGE_ORIGIN_BYTES];
+	struct rewrite_cors cors = exchange_cors(ex, origin);
+	return rewrite_cors_fields(&cors, out);
 }
 
 static struct dialect_limit limit_of(const struct admission_figure *f)
@@ -329,31 +330,25 @@ enum step exchange_refuse(struct exchange *ex)
 
 /* ---- CORS (server.cors_origins) ---- */
 
-bool exchange_cors_origin(const struct exchange *ex, char *origin, size_t size)
+/* An origin that is not allowed is told so by what the answer does not say: no upstream is asked. */
+static enum step answer_preflight(struct exchange *ex)
 {
-	const char *allowed = ex->plane->settings->server_cors_origins;
-	const struct http_field *asked = ex->request ? http_find(ex->request, HTTP_ORIGIN) : NULL;
-	if (!*allowed || !asked || asked->value_length >= size)
-		return false;
-	memcpy(origin, asked->value, asked->value_length);
-	origin[asked->value_length] = 0;
-	if (strcmp(allowed, "*") == 0)
-		return true;
-	return http_list_has(allowed, strlen(allowed), origin);
-}
-
-static enum step answer_preflight(struct exchange *ex, const char *origin)
-{
+	char origin[EXCHANGE_ORIGIN_BYTES];
+	struct rewrite_cors cors = exchange_cors(ex, origin);
 	const struct http_field *headers = http_find(ex->request, HTTP_REQUEST_HEADERS);
 	const struct http_field *method = http_find(ex->request, HTTP_REQUEST_METHOD);
 	struct buf fields = {0};
 	struct buf body = {0};
-	bool fine = buf_printf(&fields,
-		"Access-Control-Allow-Origin: %s\r\nAccess-Control-Allow-Methods: %.*s\r\nAccess-Control-Allow-Headers: %.*s\r\n"
-		"Access-Control-Max-Age: 86400\r\nVary: Origin, Access-Control-Request-Headers\r\n",
-		origin, (int)method->value_length, method->value, headers ? (int)headers->value_length : 1,
-		headers ? headers->value : "*");
-	fine = fine && write_answer(ex, 204, NULL, &fields, &body);
+	bool fine = !cors.origin ||
+		buf_printf(&fields,
+			"Access-Control-Allow-Origin: %s\r\nAccess-Control-Allow-Methods: %.*s\r\n"
+			"Access-Control-Allow-Headers: %.*s\r\nAccess-Control-Max-Age: 86400\r\n",
+			cors.origin, (int)method->value_length, method->value, headers ? (int)headers->value_length : 1,
+			headers ? headers->value : "*");
+	fine = fine &&
+		buf_printf(&fields, "Vary: %sAccess-Control-Request-Method, Access-Control-Request-Headers\r\n",
+			cors.by_origin ? "Origin, " : "") &&
+		write_answer(ex, 204, NULL, &fields, &body);
 	buf_free(&fields);
 	return fine ? STEP_ANSWER : exchange_fail(ex, PROBLEM_OUT_OF_MEMORY, NULL);
 }
@@ -382,17 +377,16 @@ static void note_connection(struct exchange *ex)
 		http_list_has(expect->value, expect->value_length, "100-continue");
 }
 
-static bool is_preflight(const struct exchange *ex, char *origin, size_t size)
+static bool is_preflight(const struct exchange *ex)
 {
-	return method_is(ex, "OPTIONS") && http_find(ex->request, HTTP_REQUEST_METHOD) &&
-		exchange_cors_origin(ex, origin, size);
+	return *ex->plane->settings->server_cors_origins && method_is(ex, "OPTIONS") &&
+		http_find(ex->request, HTTP_ORIGIN) && http_find(ex->request, HTTP_REQUEST_METHOD);
 }
 
 static enum step route_internal(struct exchange *ex)
 {
-	char origin[512];
-	if (is_preflight(ex, origin, sizeof origin))
-		return answer_preflight(ex, origin);
+	if (is_preflight(ex))
+		return answer_preflight(ex);
 	ex->internal = true;
 	ex->websocket = false;
 	return STEP_SEND;
@@ -401,7 +395,6 @@ static enum step route_internal(struct exchange *ex)
 static enum step route_mapping(struct exchange *ex)
 {
 	const struct mapping *m = snapshot_route(ex->pin->snapshot, ex->path.at, ex->path.length);
-	char origin[512];
 	if (!m)
 		return exchange_fail(ex, PROBLEM_NO_MAPPING, NULL);
 	ex->mapping = m;
@@ -409,8 +402,8 @@ static enum step route_mapping(struct exchange *ex)
 	stats_begin(ex->plane->stats, m->stats_slot);
 	if (!ex->awaited)
 		return exchange_fail(ex, PROBLEM_DRAINING, NULL);
-	if (is_preflight(ex, origin, sizeof origin))
-		return answer_preflight(ex, origin);
+	if (is_preflight(ex))
+		return answer_preflight(ex);
 	if (m->max_body_bytes && ex->up.body.framing == HTTP_LENGTH && ex->up.body.remaining > m->max_body_bytes)
 		return exchange_fail(ex, PROBLEM_BODY_TOO_LARGE, NULL);
 	if (m->timeout_ms)

@@ -109,9 +109,24 @@ static void choose_framing(struct exchange *ex, const struct http_head *head)
 		ex->must_close = true;
 }
 
+struct rewrite_cors exchange_cors(const struct exchange *ex, char origin[EXCHANGE_ORIGIN_BYTES])
+{
+	const char *allowed = ex->plane->settings->server_cors_origins;
+	const struct http_field *asked = ex->request ? http_find(ex->request, HTTP_ORIGIN) : NULL;
+	if (!*allowed || strcmp(allowed, "*") == 0)
+		return (struct rewrite_cors){.ours = *allowed, .origin = *allowed ? "*" : NULL};
+	struct rewrite_cors cors = {.ours = true, .by_origin = true};
+	if (!asked || asked->value_length >= EXCHANGE_ORIGIN_BYTES)
+		return cors;
+	memcpy(origin, asked->value, asked->value_length);
+	origin[asked->value_length] = 0;
+	cors.origin = http_list_has(allowed, strlen(allowed), origin) ? origin : NULL;
+	return cors;
+}
+
 static bool write_head(struct exchange *ex, const struct http_head *head)
 {
-	char origin[512];
+	char origin[EXCHANGE_ORIGIN_BYTES];
 	struct buf extra = {0};
 	bool close = ex->must_close || !ex->client_keeps;
 	bool fine = exchange_admission_fields(ex, &extra) && (!buf_length(&extra) || buf_append(&extra, "", 1));
@@ -122,7 +137,7 @@ static bool write_head(struct exchange *ex, const struct http_head *head)
 		.websocket = ex->tunnel,
 		.close = close && !ex->tunnel,
 		.keep_alive = ex->http10 && !close,
-		.cors_origin = exchange_cors_origin(ex, origin, sizeof origin) ? origin : NULL,
+		.cors = exchange_cors(ex, origin),
 		.extra = buf_length(&extra) ? buf_bytes(&extra) : NULL,
 	};
 	fine = fine && rewrite_response(&r, &ex->down.pending);

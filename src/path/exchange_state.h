@@ -16,6 +16,7 @@
 #include "path/front.h"
 #include "path/plane.h"
 #include "path/relay.h"
+#include "path/rewrite.h"
 #include "path/upstream.h"
 #include "path/usage.h"
 #include "state/problem.h"
@@ -135,9 +136,6 @@ static inline bool exchange_is_own(const struct exchange *ex)
 	return ex->internal || ex->step == STEP_ANSWER;
 }
 
-/* The Origin to allow, where server.cors_origins allows it. */
-bool exchange_cors_origin(const struct exchange *ex, char *origin, size_t size);
-
 /* How much to read at once for this sink: what it does not take is held. */
 size_t exchange_read_size(bool bulk, const struct io *sink);
 
@@ -170,6 +168,9 @@ void exchange_drop_upstream(struct exchange *ex, bool reusable);
 enum step exchange_retry(struct exchange *ex);     /* from STEP_SEND with a new connection */
 
 /* exchange_reply.c */
+/* As server.cors_origins says. origin: room for the one to allow. */
+enum { EXCHANGE_ORIGIN_BYTES = 512 };
+struct rewrite_cors exchange_cors(const struct exchange *ex, char origin[EXCHANGE_ORIGIN_BYTES]);
 enum step step_relay(struct exchange *ex);
 enum step step_answer(struct exchange *ex);
 enum step exchange_tell_continue(struct exchange *ex); /* 100, once; STEP_STAY: fine */

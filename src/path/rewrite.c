@@ -130,12 +130,18 @@ static bool is_event_stream(const struct http_field *f)
 		(f->value_length == length || strchr("; \t", f->value[length]));
 }
 
+static bool is_cors(const struct http_field *f)
+{
+	static const char prefix[] = "access-control-";
+	return f->name_length >= sizeof prefix - 1 && strncasecmp(f->name, prefix, sizeof prefix - 1) == 0;
+}
+
 static bool put_response_field(const struct rewrite_response *r, struct buf *out, const struct http_field *f,
 	struct seen *seen)
 {
 	if (r->websocket && (f->id == HTTP_UPGRADE || f->id == HTTP_CONNECTION))
 		return put_field(out, f);
-	if (f->hop || (r->cors_origin && f->id == HTTP_ALLOW_ORIGIN))
+	if (f->hop || (r->cors.ours && is_cors(f)))
 		return true;
 	if (f->id == HTTP_CONTENT_LENGTH) {
 		if (r->drop_length || seen->length) /* equal ones were let through: one is enough */
@@ -148,10 +154,12 @@ static bool put_response_field(const struct rewrite_response *r, struct buf *out
 	return put_field(out, f);
 }
 
-bool rewrite_cors_fields(const char *origin, struct buf *out)
+bool rewrite_cors_fields(const struct rewrite_cors *cors, struct buf *out)
 {
-	return buf_printf(out, "Access-Control-Allow-Origin: %s\r\nAccess-Control-Expose-Headers: *\r\n%s", origin,
-		strcmp(origin, "*") == 0 ? "" : "Vary: Origin\r\n");
+	return (!cors->origin ||
+			   buf_printf(out, "Access-Control-Allow-Origin: %s\r\nAccess-Control-Expose-Headers: *\r\n",
+				   cors->origin)) &&
+		(!cors->by_origin || put(out, "Vary: Origin\r\n"));
 }
 
 bool rewrite_response(const struct rewrite_response *r, struct buf *out)
@@ -167,7 +175,6 @@ bool rewrite_response(const struct rewrite_response *r, struct buf *out)
 			return false;
 	return (seen.date || put(out, rewrite_date_line())) &&
 		(!seen.event_stream || seen.accel || put(out, "X-Accel-Buffering: no\r\n")) &&
-		(!r->cors_origin || rewrite_cors_fields(r->cors_origin, out)) &&
-		(!r->chunked || put(out, "Transfer-Encoding: chunked\r\n")) && put(out, connection) &&
-		put(out, r->extra ? r->extra : "") && put(out, "\r\n");
+		rewrite_cors_fields(&r->cors, out) && (!r->chunked || put(out, "Transfer-Encoding: chunked\r\n")) &&
+		put(out, connection) && put(out, r->extra ? r->extra : "") && put(out, "\r\n");
 }

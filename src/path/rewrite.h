@@ -30,6 +30,13 @@ struct rewrite_request {
 
 bool rewrite_request(const struct rewrite_request *r, struct buf *out) __attribute__((warn_unused_result));
 
+/* What a response says of CORS. */
+struct rewrite_cors {
+	bool ours;            /* server.cors_origins is set: no Access-Control-* of the upstream's goes on */
+	bool by_origin;       /* it depends on who asks */
+	const char *origin;   /* to allow; NULL: this one is not */
+};
+
 struct rewrite_response {
 	const struct http_head *head;
 	bool chunked;          /* framing for the client */
@@ -37,14 +44,14 @@ struct rewrite_response {
 	bool websocket;        /* 101: Connection and Upgrade go along */
 	bool close;            /* Connection: close */
 	bool keep_alive;       /* Connection: keep-alive, for HTTP/1.0 */
-	const char *cors_origin; /* NULL: CORS fields pass through */
+	struct rewrite_cors cors;
 	const char *extra;     /* whole lines with CRLF; NULL: none */
 };
 
 bool rewrite_response(const struct rewrite_response *r, struct buf *out) __attribute__((warn_unused_result));
 
-/* What a response to a request from an allowed Origin says. */
-bool rewrite_cors_fields(const char *origin, struct buf *out) __attribute__((warn_unused_result));
+/* What we say in place of the upstream; nothing where it is not ours to say. */
+bool rewrite_cors_fields(const struct rewrite_cors *cors, struct buf *out) __attribute__((warn_unused_result));
 
 /* "Date: …\r\n" of the current second; any thread. */
 const char *rewrite_date_line(void);

@@ -189,16 +189,29 @@ static void test_what_is_added(void **state)
 	r = response_of("HTTP/1.1 200 OK\r\n" DATE "Content-Type: text/event-stream\r\nx-accel-buffering: yes\r\n\r\n");
 	check_response(&r,
 		"HTTP/1.1 200 OK\r\n" DATE "Content-Type: text/event-stream\r\nx-accel-buffering: yes\r\n\r\n");
-	r = response_of("HTTP/1.1 200 OK\r\n" DATE "Access-Control-Allow-Origin: other\r\n\r\n");
-	check_response(&r, "HTTP/1.1 200 OK\r\n" DATE "Access-Control-Allow-Origin: other\r\n\r\n");
-	r.cors_origin = "https://a.example";
+}
+
+#define VENDORS_CORS \
+	"Access-Control-Allow-Origin: other\r\naccess-control-allow-credentials: true\r\n" \
+	"ACCESS-CONTROL-EXPOSE-HEADERS: x\r\nAccess-Control-Max-Age: 1\r\n"
+
+static void test_cors(void **state)
+{
+	(void)state;
+	struct rewrite_response r =
+		response_of("HTTP/1.1 200 OK\r\n" DATE VENDORS_CORS "Access-Control: kept\r\nVary: Accept\r\n\r\n");
+	check_response(&r, "HTTP/1.1 200 OK\r\n" DATE VENDORS_CORS "Access-Control: kept\r\nVary: Accept\r\n\r\n");
+	r.cors = (struct rewrite_cors){.ours = true, .by_origin = true, .origin = "https://a.example"};
 	check_response(&r,
 		"HTTP/1.1 200 OK\r\n" DATE
-		"Access-Control-Allow-Origin: https://a.example\r\nAccess-Control-Expose-Headers: *\r\n"
-		"Vary: Origin\r\n\r\n");
-	r.cors_origin = "*";
+		"Access-Control: kept\r\nVary: Accept\r\nAccess-Control-Allow-Origin: https://a.example\r\n"
+		"Access-Control-Expose-Headers: *\r\nVary: Origin\r\n\r\n");
+	r.cors.origin = NULL;
+	check_response(&r, "HTTP/1.1 200 OK\r\n" DATE "Access-Control: kept\r\nVary: Accept\r\nVary: Origin\r\n\r\n");
+	r.cors = (struct rewrite_cors){.ours = true, .origin = "*"};
 	check_response(&r,
-		"HTTP/1.1 200 OK\r\n" DATE "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: *\r\n\r\n");
+		"HTTP/1.1 200 OK\r\n" DATE "Access-Control: kept\r\nVary: Accept\r\nAccess-Control-Allow-Origin: *\r\n"
+		"Access-Control-Expose-Headers: *\r\n\r\n");
 }
 
 int main(void)
@@ -211,6 +224,7 @@ int main(void)
 		cmocka_unit_test(test_private_and_extra),
 		cmocka_unit_test(test_responses),
 		cmocka_unit_test(test_what_is_added),
+		cmocka_unit_test(test_cors),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
