@@ -2,6 +2,7 @@
  * as it stays as it is. */
 #include "state/store_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 #include "base/hash.h"
 #include "state/faults.h"
 #include "state/journal.h"
+#include "state/rules.h"
 #include "state/secrets.h"
 #include "state/snapshot_build.h"
 
@@ -44,6 +46,18 @@ static void printable(const char *text, char out[129])
 	out[i] = '\0';
 }
 
+/* A client's field is the digest of its key: a part of it is enough to find it. What is no digest may be the
+ * key itself. */
+static void show_field(enum schema_kind kind, const char *name, char out[129])
+{
+	if (kind != SCHEMA_CLIENT)
+		printable(name, out);
+	else if (rules_check_sha256(name))
+		strcpy(out, "(a field that is no SHA-256)");
+	else
+		snprintf(out, 129, "%.12s…", name);
+}
+
 static void tell(struct telling *t, const struct image_entry *entry, const char *fault, const char *consequence)
 {
 	const struct bad_values *before = &t->store->bad[t->kind];
@@ -58,10 +72,7 @@ static void tell(struct telling *t, const struct image_entry *entry, const char 
 		t->untold++;
 		return;
 	}
-	/* A client's field is the digest of its key: a part of it is enough to find it. */
-	printable(entry->field, field);
-	if (t->kind == SCHEMA_CLIENT)
-		strcpy(field + (strlen(field) < 12 ? strlen(field) : 12), "…");
+	show_field(t->kind, entry->field, field);
 	journal_add("config", "%s %s: %s: %s", schema_infos[t->kind].redis, field, consequence, fault);
 }
 

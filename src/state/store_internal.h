@@ -15,7 +15,7 @@ struct subjects;
 #define STORE_JWT_SECRET "apiproxy:jwt_secret"
 #define STORE_CONTENT "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER
 
-enum { STORE_DEADLINE_MS = 500, STORE_BULK_DEADLINE_MS = 5000 }; /* for each wait; loads and whole configurations have more */
+enum { STORE_DEADLINE_MS = 250, STORE_BULK_DEADLINE_MS = 5000 }; /* for each wait; loads and whole configurations have more */
 
 struct image_entry {
 	char *field, *value; /* a NUL follows each */

@@ -260,6 +260,23 @@ def test_frozen_redis(redis_server, vendor):
         assert status(gateway, "/found/") == 200
 
 
+@pytest.mark.timing
+@pytest.mark.parametrize("method, path, data", [("GET", "/api/mappings", None), ("POST", "/api/mappings", {"prefix": "/x", "target": "http://h"})])
+def test_a_redis_that_hangs_counts_as_failed_after_250_ms(redis_server, method, path, data):
+    with node(redis_server) as gateway:
+        assert gateway.api("GET", "/api/mappings").status == 200
+        redis_server.freeze()
+        try:
+            took = []
+            for _ in range(6):
+                began = time.monotonic()
+                assert gateway.api(method, path, data).status == 503
+                took.append(time.monotonic() - began)
+            assert 0.2 < min(took) < 0.45, took  # one call may have to wait for another
+        finally:
+            redis_server.thaw()
+
+
 def test_redis_that_comes_back_empty_empties_nobody(redis_server, vendor):
     with node(redis_server) as gateway:
         prefix = gateway.route(vendor.url)

@@ -174,6 +174,21 @@ static void test_notices_raw_changes_and_skips_bad_ones(void **state)
 	snapshot_unref(three);
 }
 
+/* Whoever puts a client's key where its digest belongs does not find it in the log. */
+static void test_a_client_key_by_mistake_is_not_told(void **state)
+{
+	is_routed(*state, "/x");
+	redis_fixture_do(&redis,
+		"HSET apiproxy:clients sk-ap-0123 %s fedcba98765432100123456789abcdef0123456789abcdef0123456789abcdef 1",
+		"{\"id\":\"c\"}");
+	is_routed(*state, "/x");
+	assert_int_equal(count_in_journal("sk-ap"), 0);
+	assert_int_equal(count_in_journal(
+						 "apiproxy:clients (a field that is no SHA-256): skipped: key_sha256: must be 64"),
+		1);
+	assert_int_equal(count_in_journal("apiproxy:clients fedcba987654…: skipped: "), 1);
+}
+
 static void test_keys_are_sealed(void **state)
 {
 	struct store *s = *state;
@@ -385,6 +400,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_secret_is_not_unset, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_publishes_each_change, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_notices_raw_changes_and_skips_bad_ones, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_client_key_by_mistake_is_not_told, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_keys_are_sealed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_plain_key_in_redis_is_sealed_in_place, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_wrong_master_key, set_up, tear_down),
