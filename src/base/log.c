@@ -58,17 +58,11 @@ static size_t put_text(char *out, const char *text, bool json)
 	return (size_t)(out - start);
 }
 
-void log_write(enum log_level level, const char *module, const char *format, ...)
+static void write_line(enum log_level level, const char *module, const char *format, va_list arguments)
 {
-	if (!log_enabled(level))
-		return;
 	bool json = atomic_load_explicit(&log_json, memory_order_relaxed);
 	char message[LOG_MESSAGE_BYTES], line[LOG_LINE_BYTES], at[CLOCK_TEXT_BYTES];
-	va_list arguments;
-	va_start(arguments, format);
 	vsnprintf(message, sizeof message, format, arguments);
-	va_end(arguments);
-
 	clock_format(at, clock_unix_ms(), true);
 	size_t length = (size_t)snprintf(line, 200,
 		json ? "{\"at\":\"%s\",\"level\":\"%s\",\"module\":\"%.32s\",\"message\":\"" : "%s %s %.32s: ", at,
@@ -81,4 +75,22 @@ void log_write(enum log_level level, const char *module, const char *format, ...
 	line[length++] = '\n';
 	ssize_t written = write(STDERR_FILENO, line, length);
 	(void)written; /* nowhere to tell */
+}
+
+void log_write(enum log_level level, const char *module, const char *format, ...)
+{
+	va_list arguments;
+	if (!log_enabled(level))
+		return;
+	va_start(arguments, format);
+	write_line(level, module, format, arguments);
+	va_end(arguments);
+}
+
+void log_always(const char *module, const char *format, ...)
+{
+	va_list arguments;
+	va_start(arguments, format);
+	write_line(LOG_INFO, module, format, arguments);
+	va_end(arguments);
 }

@@ -11,6 +11,8 @@ void log_configure(enum log_level level, bool json); /* any time, any thread */
 bool log_enabled(enum log_level level);
 void log_write(enum log_level level, const char *module, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Whatever the least level is: for lines that have a switch of their own. They say "info". */
+void log_always(const char *module, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_debug(module, ...) \
 	do { if (log_enabled(LOG_DEBUG)) log_write(LOG_DEBUG, module, __VA_ARGS__); } while (0)

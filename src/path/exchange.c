@@ -454,7 +454,7 @@ static void log_access(const struct exchange *ex, uint64_t duration_us)
 {
 	char peer[INET6_ADDRSTRLEN];
 	const struct http_head *head = ex->request;
-	log_info("access", "%s %.*s %.*s %u %s in=%llu out=%llu %.3fms", front_peer_text(ex->front, peer),
+	log_always("access", "%s %.*s %.*s %u %s in=%llu out=%llu %.3fms", front_peer_text(ex->front, peer),
 		head ? (int)head->method.length : 1, head ? head->method.at : "-", head ? (int)ex->path.length : 1,
 		head && ex->path.length ? ex->path.at : "-", ex->status, ex->problem ? problem_table[ex->problem].code : "-",
 		(unsigned long long)ex->up.bytes, (unsigned long long)ex->down.bytes, (double)duration_us / 1000);

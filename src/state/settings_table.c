@@ -189,7 +189,7 @@ static const struct setting_kind
 	KIND_NUMBER = {.is_number = true},
 	KIND_SWITCH = {.choices = switch_words, .is_switch = true},
 	KIND_ON_REDIS_FAILURE = {.choices = redis_failure_words},
-	KIND_LOG_LEVEL = {.choices = log_level_words},
+	KIND_LOG_LEVEL = {.choices = log_level_words, .also = "warn", .also_means = LOG_WARNING},
 	KIND_LOG_FORMAT = {.choices = log_format_words},
 	KIND_LISTEN = {.check = check_listen, .accepts = LISTEN_ACCEPTS},
 	KIND_LISTEN_OR_OFF = {.check = check_listen, .may_be_empty = true, .accepts = LISTEN_ACCEPTS ", or nothing"},
@@ -225,6 +225,10 @@ const size_t settings_count = sizeof settings_table / sizeof *settings_table;
 
 static bool parse_choice(const struct setting *setting, const char *value, void *field)
 {
+	if (setting->kind->also && strcasecmp(setting->kind->also, value) == 0) {
+		*(int *)field = setting->kind->also_means;
+		return true;
+	}
 	for (int i = 0; setting->kind->choices[i]; i++) {
 		if (strcasecmp(setting->kind->choices[i], value) != 0)
 			continue;

@@ -13,6 +13,8 @@ struct setting_kind {
 	/* Texts: true where value is fine. *normal may be set to what is to be kept instead (malloc). */
 	bool (*check)(const char *value, char **normal);
 	const char *const *choices; /* the index is the value; ends with NULL */
+	const char *also;           /* another word for the choice also_means; NULL: none */
+	int also_means;
 	bool is_number;
 	bool is_switch;
 	bool may_be_empty;

@@ -574,8 +574,8 @@ def test_nothing_secret_is_logged(server, vendor, form):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_access_log_has_a_line_for_each_request(vendor, form):
-    with Gateway(API_PROXY_LOG_FORMAT=form, API_PROXY_ACCESS_LOG="on", API_PROXY_OPS_LISTEN=None) as gateway:
+def test_access_log_has_a_line_for_each_request(vendor, form, level):
+    with Gateway(API_PROXY_LOG_FORMAT=form, API_PROXY_ACCESS_LOG="on", API_PROXY_LOG_LEVEL=level) as gateway:
         gateway.get(gateway.route(vendor.url) + "/path-seen?query-not-seen")
         gateway.get("/stats?query-not-seen")
         gateway.request("GET", "/api/clients")
@@ -593,6 +593,7 @@ def test_access_log_has_a_line_for_each_request(vendor, form):
 def test_access_log_is_off_by_default(vendor):
     with Gateway() as gateway:
         gateway.get(gateway.route(vendor.url) + "/path-not-seen")
+@pytest.mark.parametrize("level", ["debug", "warn", "error"])
     assert "path-not-seen" not in gateway.output
 
 

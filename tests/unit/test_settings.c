@@ -346,6 +346,8 @@ static void test_texts_that_are_checked(void **state)
 		{"API_PROXY_CORS_ORIGINS", "a.example", false},
 		{"API_PROXY_CORS_ORIGINS", "https://a.example,,", false},
 		{"API_PROXY_CORS_ORIGINS", "*, https://a.example", false},
+		{"API_PROXY_LOG_LEVEL", "Warn", true},
+		{"API_PROXY_LOG_LEVEL", "warnings", false},
 		{"API_PROXY_ACME_DOMAINS", "a.example,b.example", true},
 		{"API_PROXY_ACME_DOMAINS", "*.example", false},
 		{"API_PROXY_ACME_EMAIL", "me@a.example", true},
@@ -430,6 +432,19 @@ static void test_print_config(void **state)
 	assert_non_null(strstr(second, "\nlevel = error\n"));
 	free(first);
 	free(second);
+}
+
+static void test_another_word_is_printed_as_the_usual_one(void **state)
+{
+	struct settings s;
+	(void)state;
+	setenv("API_PROXY_LOG_LEVEL", "warn", 1);
+	read_good(&s, NULL);
+	char *text = printed_config(&s);
+	assert_int_equal(s.log_level, LOG_WARNING);
+	assert_non_null(strstr(text, "\nlevel = warning\n"));
+	free(text);
+	settings_free(&s);
 }
 
 static void test_every_setting_is_shown(void **state)
@@ -531,6 +546,7 @@ int main(void)
 		cmocka_unit_test_setup(test_texts_that_are_checked, clean),
 		cmocka_unit_test_setup(test_acme_turns_tls_on, clean),
 		cmocka_unit_test_setup(test_print_config, clean),
+		cmocka_unit_test_setup(test_another_word_is_printed_as_the_usual_one, clean),
 		cmocka_unit_test_setup(test_every_setting_is_shown, clean),
 		cmocka_unit_test_setup(test_reload_of_log, clean),
 		cmocka_unit_test_setup(test_arguments, clean),
