@@ -38,7 +38,13 @@
 #include "state/store.h"
 #include "worker.h"
 
-enum { WORKERS_MAX = 256, DESCRIPTORS_OF_OUR_OWN = 112, DESCRIPTORS_OF_A_WORKER = 8 };
+enum {
+	WORKERS_MAX = 256,
+	DESCRIPTORS_OF_OUR_OWN = 112,
+	DESCRIPTORS_OF_OUR_OWN_LEAST = 24, /* without what names being looked up and bursts take */
+	DESCRIPTORS_OF_A_WORKER = 8,
+	CONNECTIONS_LEAST = 4,
+};
 
 struct program {
 	struct settings settings;
@@ -157,14 +163,27 @@ static uint64_t raise_descriptor_limit(void)
 	return limit.rlim_cur == RLIM_INFINITY ? 1048576 : limit.rlim_cur;
 }
 
-/* Each client may need a second descriptor, to its vendor. */
+/* Each client may need a second descriptor, to its vendor. Where there are few, half of them are ours. */
+static uint64_t connections_allowed(uint64_t descriptors, unsigned workers)
+{
+	uint64_t own = DESCRIPTORS_OF_OUR_OWN + (uint64_t)workers * DESCRIPTORS_OF_A_WORKER;
+	uint64_t least = DESCRIPTORS_OF_OUR_OWN_LEAST + (uint64_t)workers * DESCRIPTORS_OF_A_WORKER;
+	if (own > descriptors / 2)
+		own = descriptors / 2 > least ? descriptors / 2 : least;
+	return descriptors > own + 2 * CONNECTIONS_LEAST ? (descriptors - own) / 2 : CONNECTIONS_LEAST;
+}
+
 static uint32_t connections_max(const struct program *p)
 {
 	uint64_t descriptors = raise_descriptor_limit();
-	uint64_t own = DESCRIPTORS_OF_OUR_OWN + (uint64_t)p->worker_count * DESCRIPTORS_OF_A_WORKER;
-	uint64_t most = descriptors > 2 * own ? (descriptors - own) / 2 : 64;
-	if (p->settings.server_max_connections)
-		most = (uint64_t)p->settings.server_max_connections;
+	uint64_t most = connections_allowed(descriptors, p->worker_count);
+	uint64_t asked = (uint64_t)p->settings.server_max_connections;
+	if (asked > most)
+		log_warning("main",
+			"server.max_connections = %llu is more than the limit of %llu open files allows: it is %llu",
+			(unsigned long long)asked, (unsigned long long)descriptors, (unsigned long long)most);
+	else if (asked)
+		most = asked;
 	return most > UINT32_MAX ? UINT32_MAX : (uint32_t)most;
 }
 

@@ -45,6 +45,7 @@ enum {
 	BACKOFF_LAST_MS = 5000,
 	STABLE_MS = 10000, /* has run so long: the next restart is at once again */
 	PING_EVERY_MS = 1000,
+	PING_WAIT_MS = 1000,
 	SILENT_PINGS_MAX = 5, /* with the second that each waits: 10 s, longer than a slow disk holds it up */
 	LOG_FILE_BYTES = 4 << 20,
 };
@@ -208,20 +209,36 @@ static bool start_child(struct embedded_redis *r)
 	return ok;
 }
 
-enum ping { PING_SILENT, PING_LOADING, PING_ERROR, PING_GOOD };
+/* PING_NOT_SENT: the lack is ours, and says nothing about the server. */
+enum ping { PING_SILENT, PING_NOT_SENT, PING_LOADING, PING_ERROR, PING_GOOD };
 
-static enum ping ping(const struct embedded_redis *r)
+/* Of descriptors or memory: what keeps a socket from being made. */
+static bool is_lack(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+static enum ping ask(redisContext *context)
 {
 	enum ping result = PING_SILENT;
-	redisContext *context = redisConnectUnixWithTimeout(r->socket_path, (struct timeval){1, 0});
-	if (context && !context->err && redisSetTimeout(context, (struct timeval){1, 0}) == REDIS_OK) {
-		redisReply *reply = redisCommand(context, "PING");
-		if (reply && reply->type == REDIS_REPLY_STATUS)
-			result = PING_GOOD;
-		else if (reply && reply->type == REDIS_REPLY_ERROR)
-			result = strncmp(reply->str, "LOADING", 7) == 0 ? PING_LOADING : PING_ERROR;
-		freeReplyObject(reply);
-	}
+	redisReply *reply = redisCommand(context, "PING");
+	if (reply && reply->type == REDIS_REPLY_STATUS)
+		result = PING_GOOD;
+	else if (reply && reply->type == REDIS_REPLY_ERROR)
+		result = strncmp(reply->str, "LOADING", 7) == 0 ? PING_LOADING : PING_ERROR;
+	freeReplyObject(reply);
+	return result;
+}
+
+/* A connection each time: it is also to show that the socket is still in its place. */
+static enum ping ping(const struct embedded_redis *r)
+{
+	const struct timeval wait = {PING_WAIT_MS / 1000, PING_WAIT_MS % 1000 * 1000};
+	errno = 0;
+	redisContext *context = redisConnectUnixWithTimeout(r->socket_path, wait);
+	int error = context ? errno : ENOMEM;
+	bool connected = context && !context->err && redisSetTimeout(context, wait) == REDIS_OK;
+	enum ping result = connected ? ask(context) : is_lack(error) ? PING_NOT_SENT : PING_SILENT;
 	if (context)
 		redisFree(context);
 	return result;
@@ -251,7 +268,9 @@ static bool wait_until_ready(struct embedded_redis *r, char **why)
 		if (state == PING_LOADING)
 			limit = started + LOADING_LIMIT_MS;
 		if (clock_monotonic_ms() > limit) {
-			*why = check_printf("%s does not answer: see %s/" LOG_FILE, r->program, r->directory);
+			*why = state == PING_NOT_SENT ?
+				check_printf("%s cannot be asked: there is no descriptor left for it", r->program) :
+				check_printf("%s does not answer: see %s/" LOG_FILE, r->program, r->directory);
 			return false;
 		}
 	}
@@ -308,9 +327,13 @@ static bool wait_for_end(struct embedded_redis *r, int *status)
 		case CHILD_TIMEOUT:
 			break;
 		}
-		silent = ping(r) == PING_SILENT ? silent + 1 : 0;
+		enum ping state = ping(r);
+		if (state == PING_NOT_SENT)
+			continue;
+		silent = state == PING_SILENT ? silent + 1 : 0;
 		if (silent == SILENT_PINGS_MAX) {
-			journal_add(MODULE, "the embedded redis-server has not answered for %d s", 2 * SILENT_PINGS_MAX);
+			journal_add(MODULE, "the embedded redis-server has not answered %d pings in a row: it is ended",
+				SILENT_PINGS_MAX);
 			kill(r->child.pid, SIGKILL);
 			return child_wait(&r->child, -1, -1, status) == CHILD_ENDED;
 		}

@@ -3,8 +3,8 @@
  * Unix socket in a 0700 directory (data_dir/redis; where that path is too long for a socket
  * address, a private directory below $XDG_RUNTIME_DIR or /tmp), no TCP port, append-only file in
  * data_dir/redis, log in data_dir/redis/redis.log. Its own thread starts it, watches it, starts it
- * again when it dies (at once, then with growing pauses up to 5 s) or has not answered for 10 s, and
- * the kernel ends it with this process, however that dies. data_dir/lock keeps a second apiproxy out of the directory.
+ * again when it dies (at once, then with growing pauses up to 5 s) or has not answered for 10 s (where
+ * a descriptor lacks to ask it, it is left alone), and the kernel ends it with this process, however that dies. data_dir/lock keeps a second apiproxy out of the directory.
  * Errors are logged; one of a running child goes to the journal. */
 #ifndef APIPROXY_OPS_EMBEDDED_REDIS_H
 #define APIPROXY_OPS_EMBEDDED_REDIS_H

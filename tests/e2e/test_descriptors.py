@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.gateway import Gateway
+from support.gateway import TOKEN, Gateway
 from support.process import eventually
 from support.wire import RawServer, ThreadedServer, chunk, request_bytes
 
@@ -31,8 +31,8 @@ def answer(connection):
 @pytest.mark.parametrize("host", ("127.0.0.1", "localhost"))
 def test_without_descriptors(host):
     vendor = ThreadedServer(answer)
-    wrapper = ("prlimit", "--nofile=150:150")
-    with RawServer() as server, Gateway(wrapper=wrapper, API_PROXY_WORKERS="1", API_PROXY_MAX_CONNECTIONS="5000") as gateway:
+    with RawServer() as server, Gateway(API_PROXY_WORKERS="1", API_PROXY_MAX_CONNECTIONS="5000") as gateway:
+        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (150, 150))
         gateway.map("/s", server.url)
         gateway.map("/v", f"http://{host}:{vendor.raw.port}")
         stream = gateway.connect()
@@ -129,8 +129,8 @@ def test_connecting_outlives_a_lack_of_descriptors(spare):
         filler.setblocking(False)
         filler.connect_ex(full.getsockname())
         fillers.append(filler)
-    wrapper = ("prlimit", "--nofile=150:150")
-    with Gateway(wrapper=wrapper, API_PROXY_WORKERS="1", API_PROXY_MAX_CONNECTIONS="5000") as gateway:
+    with Gateway(API_PROXY_WORKERS="1", API_PROXY_MAX_CONNECTIONS="5000") as gateway:
+        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (150, 150))
         gateway.map("/slow", f"http://127.0.0.1:{full.getsockname()[1]}", connect_timeout_seconds=3)
         clients = [gateway.connect() for _ in range(spare)]
         for _ in range(60):
@@ -150,6 +150,28 @@ def test_connecting_outlives_a_lack_of_descriptors(spare):
             server.accept().send("HTTP/1.1 204 No\r\n\r\n")
             assert client.read_response().status == 204
     full.close()
+
+
+@pytest.mark.parametrize("limit, let_in", [(256, 68), (100, 25), (40, 4)])
+def test_no_more_than_the_limit_of_open_files_allows(limit, let_in):
+    """Whatever is asked for: enough stay for all vendors, for Redis, for the API."""
+    vendor = Gathering()
+    with Gateway(wrapper=("prlimit", f"--nofile={limit}:{limit}"), API_PROXY_WORKERS="1", API_PROXY_MAX_CONNECTIONS="1000") as gateway:
+        assert f"server.max_connections = 1000 is more than the limit of {limit} open files allows: it is {let_in}" in gateway.output
+        gateway.map("/v", vendor.raw.url)
+        time.sleep(0.3)
+        clients = [gateway.connect(timeout=10) for _ in range(let_in + 20)]
+        for number, client in enumerate(clients):
+            client.send(request_bytes("GET", "/v" if number else "/api/config", [("Authorization", f"Bearer {TOKEN}")]))
+        assert clients[0].read_response().status == 200
+        eventually(lambda: len(vendor.arrived) == let_in - 1, 5, what="all that are let in")
+        time.sleep(0.3)
+        assert len(vendor.arrived) == let_in - 1 and len(list(Path(f"/proc/{gateway.pid}/fd").iterdir())) < limit
+        vendor.answering.set()
+        for client in clients[1:]:
+            assert client.read_response().status == 200
+            client.close()
+    vendor.close()
 
 
 def test_no_more_than_max_connections():

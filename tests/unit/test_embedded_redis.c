@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -170,6 +171,25 @@ static void test_replaced_when_it_hangs(void **state)
 	embedded_redis_stop(r);
 }
 
+/* A lack of our own says nothing about the server. */
+static void test_kept_where_descriptors_lack(void **state)
+{
+	struct rlimit limit, none;
+	(void)state;
+	struct embedded_redis *r = embedded_redis_start(&settings);
+	assert_non_null(r);
+	int pid = embedded_redis_pid(r);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = limit;
+	none.rlim_cur = 0;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	poll(NULL, 0, 7500);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(embedded_redis_pid(r), pid);
+	expect(embedded_redis_url(r), "PING", "PONG");
+	embedded_redis_stop(r);
+}
+
 static void test_directory_that_was_removed(void **state)
 {
 	(void)state;
@@ -245,6 +265,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test_setup(test_start_and_data, begin),
 		cmocka_unit_test_setup(test_lock, begin), cmocka_unit_test_setup(test_restart, begin),
 		cmocka_unit_test_setup(test_replaced_when_it_hangs, begin),
+		cmocka_unit_test_setup(test_kept_where_descriptors_lack, begin),
 		cmocka_unit_test_setup(test_directory_that_was_removed, begin),
 		cmocka_unit_test_setup(test_ends_with_its_parent, begin), cmocka_unit_test_setup(test_deep_directory, begin),
 		cmocka_unit_test_setup(test_odd_directory, begin)};
