@@ -283,7 +283,7 @@ static bool boot(struct program *p)
 	p->worker_count = p->settings.server_workers ? (unsigned)p->settings.server_workers : core_count();
 	if (p->worker_count > WORKERS_MAX)
 		p->worker_count = WORKERS_MAX;
-	if (!egress_init() || !open_listeners(p) || !data_dir_make(p->settings.server_data_dir) ||
+	if (!open_listeners(p) || !data_dir_make(p->settings.server_data_dir) ||
 		!admin_token_load(&p->settings, &p->admin_token) || !master_key_load(&p->settings, p->master_key))
 		return false;
 	if (p->settings.tls_enabled && !certificates_init(&p->settings))
@@ -408,19 +408,38 @@ static int serve(struct program *p)
 	return booted ? 0 : 1;
 }
 
-/* A bad document is a bad value of bootstrap.file: known before anything starts. */
-static bool is_bootstrap_good(const struct program *p)
+/* ---- what the settings name: known to be good before anything starts ---- */
+
+static bool is_bootstrap_good(const struct settings *s)
 {
 	struct faults faults = {0};
-	const char *file = p->settings.bootstrap_file;
-	bool good = !*file || store_check_bootstrap(file, &faults);
+	bool good = !*s->bootstrap_file || store_check_bootstrap(s->bootstrap_file, &faults);
 	if (!good) {
 		char *text = faults_join(&faults);
-		fprintf(stderr, "apiproxy: bootstrap.file = %s: %s\n", file, text);
+		char *what =
+			check_printf("bad bootstrap document: %s; accepted: a configuration document, as for PUT /api/config",
+				text);
+		settings_refuse(s, "bootstrap", "file", what);
+		free(what);
 		free(text);
 	}
 	faults_fini(&faults);
 	return good;
+}
+
+static bool is_certificate_good(const struct settings *s)
+{
+	const char *key;
+	char *what = certificates_check(s, &key);
+	if (what)
+		settings_refuse(s, "tls", key, what);
+	free(what);
+	return !what;
+}
+
+static bool are_settings_usable(const struct settings *s)
+{
+	return egress_init() && is_certificate_good(s) && is_bootstrap_good(s);
 }
 
 /* What a full disk did not take is not printed. */
@@ -462,7 +481,7 @@ int main(int argc, char **argv)
 		settings_print_config(&p->settings, stdout);
 		return printed();
 	}
-	if (!is_bootstrap_good(p))
+	if (!are_settings_usable(&p->settings))
 		return 1;
 	if (p->options.command == SETTINGS_CHECK) {
 		settings_print_check(&p->settings, stdout);

@@ -54,11 +54,11 @@ static int on_pass_phrase(char *out, int size, int writing, void *argument)
 	return 0;
 }
 
-static char *openssl_error(const char *path, const char *what)
+static char *openssl_error(const char *what, const char *accepted)
 {
 	unsigned long error = ERR_peek_error();
 	const char *reason = ERR_SYSTEM_ERROR(error) ? strerror(ERR_GET_REASON(error)) : ERR_reason_error_string(error);
-	char *text = check_printf("%s: %s: %s", path, what, reason ? reason : "unknown error");
+	char *text = check_printf("%s: %s; accepted: %s", what, reason ? reason : "unknown error", accepted);
 	ERR_clear_error();
 	return text;
 }
@@ -72,13 +72,30 @@ static void warn_of_dates(SSL_CTX *context, const char *cert_path)
 		journal_add(MODULE, "%s is not valid yet", cert_path);
 }
 
+/* NULL: context has both. Else what is wrong (malloc) with *path, one of the two. */
+static char *load(SSL_CTX *context, const char *cert_path, const char *key_path, const char **path)
+{
+	static const char accepts_cert[] = "a certificate chain, PEM";
+	static const char accepts_key[] = "the certificate's private key, PEM, without a pass phrase";
+	ERR_clear_error();
+	SSL_CTX_set_default_passwd_cb(context, on_pass_phrase);
+	*path = cert_path;
+	if (SSL_CTX_use_certificate_chain_file(context, cert_path) != 1)
+		return openssl_error("no usable certificate", accepts_cert);
+	*path = key_path;
+	if (SSL_CTX_use_PrivateKey_file(context, key_path, SSL_FILETYPE_PEM) != 1)
+		return openssl_error("no usable private key for the certificate", accepts_key);
+	if (SSL_CTX_check_private_key(context) != 1)
+		return openssl_error("not the key of the certificate", accepts_key);
+	return NULL;
+}
+
 /* NULL: *why says what (malloc). */
 static SSL_CTX *build(const char *cert_path, const char *key_path, char **why)
 {
 	static const unsigned char session_context[] = "apiproxy";
 	SSL_CTX *context = SSL_CTX_new(TLS_server_method());
 	CHECK(context);
-	ERR_clear_error();
 	SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
 	SSL_CTX_set_options(context,
 		SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
@@ -87,17 +104,14 @@ static SSL_CTX *build(const char *cert_path, const char *key_path, char **why)
 	SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF); /* tickets: the client keeps the session */
 	SSL_CTX_set_session_id_context(context, session_context, sizeof session_context - 1);
 	SSL_CTX_set_alpn_select_cb(context, on_alpn, NULL);
-	SSL_CTX_set_default_passwd_cb(context, on_pass_phrase);
-	if (SSL_CTX_use_certificate_chain_file(context, cert_path) != 1)
-		*why = openssl_error(cert_path, "no usable certificate chain (PEM)");
-	else if (SSL_CTX_use_PrivateKey_file(context, key_path, SSL_FILETYPE_PEM) != 1)
-		*why = openssl_error(key_path, "no usable private key (PEM) for the certificate");
-	else if (SSL_CTX_check_private_key(context) != 1)
-		*why = openssl_error(key_path, "is not the key of the certificate");
-	else {
+	const char *path;
+	char *fault = load(context, cert_path, key_path, &path);
+	if (!fault) {
 		warn_of_dates(context, cert_path);
 		return context;
 	}
+	*why = check_printf("%s: %s", path, fault);
+	free(fault);
 	SSL_CTX_free(context);
 	return NULL;
 }
@@ -154,6 +168,19 @@ static void swap(SSL_CTX *take_context)
 	pthread_mutex_unlock(&current_lock);
 	atomic_fetch_add(&generation, 1);
 	SSL_CTX_free(old);
+}
+
+char *certificates_check(const struct settings *s, const char **key)
+{
+	const char *path;
+	if (!s->tls_enabled || !*s->tls_cert)
+		return NULL;
+	SSL_CTX *context = SSL_CTX_new(TLS_server_method());
+	CHECK(context);
+	char *fault = load(context, s->tls_cert, s->tls_key, &path);
+	*key = path == s->tls_cert ? "cert" : "key";
+	SSL_CTX_free(context);
+	return fault;
 }
 
 bool certificates_init(const struct settings *s)

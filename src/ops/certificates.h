@@ -12,6 +12,10 @@
 struct settings;
 struct ssl_ctx_st;
 
+/* tls.cert and tls.key, before anything is made: NULL where they can be used, or are not to be. Else what is
+ * wrong with which of the two, *key (caller frees the text). */
+char *certificates_check(const struct settings *s, const char **key) __attribute__((warn_unused_result));
+
 /* At boot, only where tls.enabled. Keeps s. false: logged. */
 bool certificates_init(const struct settings *s) __attribute__((warn_unused_result));
 /* SIGHUP, or acme has a new one: reads the files again. false: the old one stays, see the journal. */

@@ -4,12 +4,13 @@
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <openssl/evp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/check.h"
+#include "state/redis_url.h"
+#include "state/settings.h"
 #include "state/snapshot.h"
 
 struct proxy {
@@ -22,12 +23,16 @@ static struct proxy http_proxy;
 static struct proxy https_proxy;
 static char *no_proxy;
 
-static const char *variable(const char *upper, const char *lower)
+/* The first of these variables that is set and not empty; *name: which. NULL: none. */
+static const char *variable(const char *const *names, const char **name)
 {
-	const char *value = getenv(upper);
-	if (!value || !*value)
-		value = getenv(lower);
-	return value && *value ? value : NULL;
+	for (; *names; names++) {
+		const char *value = getenv(*names);
+		*name = *names;
+		if (value && *value)
+			return value;
+	}
+	return NULL;
 }
 
 static char *basic_authorization(const char *user, const char *password)
@@ -86,26 +91,29 @@ static bool parse_proxy(struct proxy *p, const char *value)
 	return fine;
 }
 
-static bool init_proxy(struct proxy *p, const char *upper, const char *lower)
+static bool init_proxy(struct proxy *p, const char *const *names)
 {
-	const char *value = variable(upper, lower);
-	if (!value)
-		value = variable("ALL_PROXY", "all_proxy");
+	const char *name;
+	const char *value = variable(names, &name);
 	if (!value || parse_proxy(p, value))
 		return true;
-	fprintf(stderr,
-		"apiproxy: environment %s: not a proxy URL (accepted: [SCHEME://][user:password@]host[:port]; "
-		"SCHEME: http, socks4, socks4a, socks5, socks5h)\n",
-		upper);
+	char *shown = redis_url_without_password(value); /* of any URL */
+	settings_refuse_variable(name, shown,
+		"not a proxy URL; accepted: [SCHEME://][user:password@]host[:port], SCHEME http, socks4, socks4a, socks5 or "
+		"socks5h");
+	free(shown);
 	return false;
 }
 
 bool egress_init(void)
 {
-	const char *none = variable("NO_PROXY", "no_proxy");
+	static const char *const of_http[] = {"HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", NULL};
+	static const char *const of_https[] = {"HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", NULL};
+	static const char *const of_none[] = {"NO_PROXY", "no_proxy", NULL};
+	const char *name;
+	const char *none = variable(of_none, &name);
 	no_proxy = none ? check_strdup(none) : NULL;
-	return init_proxy(&http_proxy, "HTTP_PROXY", "http_proxy") &&
-		init_proxy(&https_proxy, "HTTPS_PROXY", "https_proxy");
+	return init_proxy(&http_proxy, of_http) && init_proxy(&https_proxy, of_https);
 }
 
 static void free_proxy(struct proxy *p)

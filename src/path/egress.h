@@ -18,7 +18,7 @@ struct egress_route {
 	const char *authorization; /* value of Proxy-Authorization in absolute form; NULL: none */
 };
 
-/* false: said on stderr, naming the variable. */
+/* false: said in one line on stderr that names the variable, its value and what is accepted. */
 bool egress_init(void) __attribute__((warn_unused_result));
 void egress_fini(void);
 

@@ -30,9 +30,8 @@ enum { SETTINGS_COUNT = 0
 struct reading {
 	struct settings *s;
 	const char *ini_file;
-	char *places[SETTINGS_COUNT]; /* where each value is from: "FILE:LINE: section.key", malloc */
-	char *port, *port_place;      /* PORT, malloc */
-	char *bad_section;            /* malloc; an unknown one that begins at bad_section_line */
+	char *port, *port_place; /* PORT, malloc */
+	char *bad_section;       /* malloc; an unknown one that begins at bad_section_line */
 	int bad_section_line;
 	char *error; /* malloc; the first fault */
 };
@@ -75,7 +74,7 @@ static bool apply(struct reading *r, const struct setting *setting, const char *
 		fail_value(r, setting, place, equals, value);
 		return false;
 	}
-	set_string(&r->places[setting - settings_table], check_strdup(place));
+	set_string(&r->s->places[setting - settings_table], check_strdup(place));
 	return true;
 }
 
@@ -318,18 +317,23 @@ static bool apply_port(struct reading *r)
 	return true;
 }
 
-/* A fault between settings, told at the place of one of them. */
-static bool require(struct reading *r, bool condition, const char *section, const char *key, const char *what)
+/* A fault of a value that was read, told at the place it is from. */
+static char *describe(const struct settings *s, const char *section, const char *key, const char *what)
 {
-	if (condition || r->error)
-		return !r->error;
 	const struct setting *setting = find_key(section, key);
-	char *text = setting_text(setting, r->s);
+	char *text = setting_text(setting, s);
 	char *shown = printable(setting_shown(setting, text));
-	set_string(&r->error, check_printf("%s = %s: %s", r->places[setting - settings_table], shown, what));
+	char *line = check_printf("%s = %s: %s", s->places[setting - settings_table], shown, what);
 	free(shown);
 	free(text);
-	return false;
+	return line;
+}
+
+/* A fault between settings, told at the place of one of them. */
+static void require(struct reading *r, bool condition, const char *section, const char *key, const char *what)
+{
+	if (!condition && !r->error)
+		r->error = describe(r->s, section, key, what);
 }
 
 static void require_file(struct reading *r, const char *path, const char *section, const char *key)
@@ -368,13 +372,14 @@ static void check_together(struct reading *r)
 char *settings_read(struct settings *s, const struct settings_options *o)
 {
 	struct reading r = {.s = s};
-	*s = (struct settings){.config_file = check_strdup("")};
+	*s = (struct settings){
+		.config_file = check_strdup(""),
+		.places = check_calloc(SETTINGS_COUNT, sizeof *s->places),
+	};
 	/* PORT of a file does not replace what the environment says. */
 	if (apply_defaults(&r) && apply_ini(&r, o->config_file) && apply_dotenv(&r) && apply_port(&r) &&
 		apply_environment(&r) && apply_port(&r))
 		check_together(&r);
-	for (size_t i = 0; i < SETTINGS_COUNT; i++)
-		free(r.places[i]);
 	free(r.port);
 	free(r.port_place);
 	free(r.bad_section);
@@ -392,8 +397,25 @@ bool settings_load(struct settings *s, const struct settings_options *o)
 	return !error;
 }
 
+void settings_refuse(const struct settings *s, const char *section, const char *key, const char *what)
+{
+	char *line = describe(s, section, key, what);
+	fprintf(stderr, "apiproxy: %s\n", line);
+	free(line);
+}
+
+void settings_refuse_variable(const char *name, const char *shown, const char *what)
+{
+	char *value = printable(check_strdup(shown));
+	fprintf(stderr, "apiproxy: environment %s=%s: %s\n", name, value, what);
+	free(value);
+}
+
 void settings_free(struct settings *s)
 {
+	for (size_t i = 0; s->places && i < SETTINGS_COUNT; i++)
+		free(s->places[i]);
+	free(s->places);
 	for (size_t i = 0; i < settings_count; i++) {
 		if (!setting_is_text(&settings_table[i]))
 			continue;

@@ -46,6 +46,7 @@ struct settings {
 #include "state/settings.def"
 #undef SETTING
 	char *config_file; /* the ini file that was read, "" where none */
+	char **places;     /* where each value is from, a row of the table each: "FILE:LINE: section.key" */
 };
 
 enum settings_command {
@@ -71,6 +72,12 @@ bool settings_load(struct settings *s, const struct settings_options *o) __attri
 
 /* As settings_load(), silent: the error text (caller frees), NULL when all is well. */
 char *settings_read(struct settings *s, const struct settings_options *o) __attribute__((warn_unused_result));
+
+/* Faults that only show where the value is used: one line on stderr, as settings_load() says it. what: what
+ * is wrong, and what is accepted. */
+void settings_refuse(const struct settings *s, const char *section, const char *key, const char *what);
+/* The same for a variable of the environment that is no setting. shown: its value without what is secret. */
+void settings_refuse_variable(const char *name, const char *shown, const char *what);
 
 void settings_free(struct settings *s);
 

@@ -292,8 +292,28 @@ def test_bad_setting_stops_the_start_too(tmp_path):
 @pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])
 def test_bad_bootstrap_document_is_refused(tmp_path, arguments, text, named):
     (tmp_path / "boot.json").write_text(text)
-    assert_refused(run_once(*arguments, cwd=tmp_path, API_PROXY_BOOTSTRAP="boot.json"), "bootstrap.file", "boot.json", named)
+    assert_refused(
+        run_once(*arguments, cwd=tmp_path, API_PROXY_BOOTSTRAP="boot.json"),
+        "environment API_PROXY_BOOTSTRAP = boot.json: ", named, "accepted: ",
+    )
+    (tmp_path / "apiproxy.ini").write_text("[bootstrap]\nfile = boot.json\n")
+    assert_refused(run_once(*arguments, cwd=tmp_path), "apiproxy.ini:2: bootstrap.file = boot.json: ", named, "accepted: ")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])
+@pytest.mark.parametrize(
+    "name, value, shown",
+    [
+        ("HTTPS_PROXY", "garbage://x", "environment HTTPS_PROXY=garbage://x: "),
+        ("http_proxy", "https://proxy.test:3128", "environment http_proxy=https://proxy.test:3128: "),
+        ("ALL_PROXY", "gopher://ann:hidden-pw@proxy.test\nx", "environment ALL_PROXY=gopher://ann:***@proxy.test?x: "),
+    ],
+)
+def test_bad_proxy_is_refused(tmp_path, arguments, name, value, shown):
+    result = run_once(*arguments, cwd=tmp_path, **{name: value})
+    assert_refused(result, shown, "accepted: ", "socks5h")
+    assert "hidden-pw" not in result.stderr and not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("argument", ["--help", "--version", "--print-config", "--check"])
@@ -573,6 +593,7 @@ def test_nothing_secret_is_logged(server, vendor, form):
     assert SECRET not in gateway.output and TOKEN not in gateway.output
 
 
+@pytest.mark.parametrize("level", ["debug", "warn", "error"])
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_access_log_has_a_line_for_each_request(vendor, form, level):
     with Gateway(API_PROXY_LOG_FORMAT=form, API_PROXY_ACCESS_LOG="on", API_PROXY_LOG_LEVEL=level) as gateway:
@@ -593,7 +614,6 @@ def test_access_log_has_a_line_for_each_request(vendor, form, level):
 def test_access_log_is_off_by_default(vendor):
     with Gateway() as gateway:
         gateway.get(gateway.route(vendor.url) + "/path-not-seen")
-@pytest.mark.parametrize("level", ["debug", "warn", "error"])
     assert "path-not-seen" not in gateway.output
 
 

@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from support.certs import Authority
 from support.gateway import Gateway, run_once
@@ -83,10 +84,45 @@ def test_self_signed_is_made_once(tmp_path):
         assert serial(gateway) == before
 
 
-def test_mismatched_key_stops_the_start(authority, files, tmp_path):
-    other = tmp_path / "other.key"
-    other.write_bytes(authority.issue("localhost").private_key_pem.bytes())
-    done = run_once(cwd=tmp_path, API_PROXY_TLS="on", API_PROXY_TLS_CERT=str(files[0]), API_PROXY_TLS_KEY=str(other),
-                    API_PROXY_LISTEN="127.0.0.1:1", ADMIN_TOKEN="x")
-    assert done.returncode == 1
-    assert str(other) in done.stderr
+def encrypted(leaf) -> bytes:
+    key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"pass")
+    )
+
+
+BAD_PAIRS = {
+    "junk certificate": ("cert", lambda authority: b"junk\n", "a certificate chain, PEM"),
+    "empty certificate": ("cert", lambda authority: b"", "a certificate chain, PEM"),
+    "junk key": ("key", lambda authority: b"junk\n", "private key, PEM"),
+    "empty key": ("key", lambda authority: b"", "private key, PEM"),
+    "key of another": ("key", lambda authority: authority.issue("localhost").private_key_pem.bytes(), "private key, PEM"),
+    "key with a pass phrase": ("key", lambda authority: encrypted(authority.issue("localhost")), "without a pass phrase"),
+}
+
+
+@pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])
+@pytest.mark.parametrize("fault", BAD_PAIRS)
+def test_pair_that_cannot_be_used_is_refused(authority, files, tmp_path, arguments, fault):
+    """In a line as of every other bad value, before anything is made."""
+    which, make, accepted = BAD_PAIRS[fault]
+    path = tmp_path / f"front.{'crt' if which == 'cert' else 'key'}"
+    path.write_bytes(make(authority))
+    ini = f"[tls]\nenabled = on\ncert = {files[0]}\nkey = {files[1]}\n"
+    (tmp_path / "apiproxy.ini").write_text(ini)
+    by_file = run_once(*arguments, cwd=tmp_path, API_PROXY_LISTEN="127.0.0.1:1")
+    assert (by_file.returncode, by_file.stderr.count("\n")) == (1, 1)
+    assert by_file.stderr.startswith(f"apiproxy: apiproxy.ini:{3 if which == 'cert' else 4}: tls.{which} = {path}: ")
+    assert accepted in by_file.stderr
+    name = f"API_PROXY_TLS_{which.upper()}"
+    by_name = run_once(*arguments, cwd=tmp_path, API_PROXY_LISTEN="127.0.0.1:1", **{name: str(path)})
+    assert (by_name.returncode, by_name.stderr.count("\n")) == (1, 1)
+    assert by_name.stderr.startswith(f"apiproxy: environment {name} = {path}: ")
+    assert not (tmp_path / "data").exists()
+
+
+def test_check_of_a_good_pair(authority, files, tmp_path):
+    settings = {"API_PROXY_TLS_CERT": str(files[0]), "API_PROXY_TLS_KEY": str(files[1])}
+    assert run_once("--check", cwd=tmp_path, API_PROXY_TLS="on", **settings).returncode == 0
+    files[0].write_text("not needed\n")
+    assert run_once("--check", cwd=tmp_path, API_PROXY_TLS="off", **settings).returncode == 0
