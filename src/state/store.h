@@ -4,6 +4,7 @@
  *   apiproxy:changed        channel; payload: the name of the hash that changed
  *   apiproxy:bootstrapped   there once the store has been filled, and since when (ms): tells "all
  *                           deleted" from "lost", and which of two fillings is the older one
+ *   apiproxy:restored       when (ms) a node last put back what Redis had lost: so the other nodes say so, too
  *   apiproxy:jwt_secret     shared by the nodes where auth.jwt_secret is not set
  *
  * It keeps the last load: the raw values and the snapshot made of them. WATCH tells whether that is

@@ -177,7 +177,7 @@ static bool append_removals(struct store *s, enum schema_kind kind, const struct
 	return true;
 }
 
-enum commit_result store_put_back(struct store *s, const bool kinds[SCHEMA_KINDS], uint64_t found,
+enum commit_result store_put_back(struct store *s, const bool kinds[SCHEMA_KINDS], uint64_t found, uint64_t now,
 	const struct image filled[SCHEMA_KINDS], struct faults *faults)
 {
 	size_t count = 0;
@@ -199,5 +199,6 @@ enum commit_result store_put_back(struct store *s, const bool kinds[SCHEMA_KINDS
 			redis_sync_append(s->main, "PUBLISH " STORE_CHANNEL " %s", schema_infos[kind].redis);
 		count++;
 	}
-	return commit_filled(s, ok, count, s->generation, found != 0, faults);
+	ok = ok && redis_sync_append(s->main, "SET " STORE_RESTORED " %llu", (unsigned long long)now);
+	return commit_filled(s, ok, count + 1, s->generation, found != 0, faults);
 }

@@ -12,6 +12,7 @@ struct subjects;
 
 #define STORE_CHANNEL "apiproxy:changed"
 #define STORE_MARKER "apiproxy:bootstrapped"
+#define STORE_RESTORED "apiproxy:restored"
 #define STORE_JWT_SECRET "apiproxy:jwt_secret"
 #define STORE_CONTENT "apiproxy:mappings apiproxy:keys apiproxy:clients apiproxy:users " STORE_MARKER
 
@@ -46,6 +47,7 @@ struct store {
 
 	bool loaded;                  /* images are from Redis */
 	uint64_t generation;          /* of that, as its marker says; 0: not loaded, or there was none */
+	uint64_t restored;            /* when a node last put back what Redis had lost, as far as is told; 0: never */
 	bool down;                    /* told so */
 	bool bootstrap_failed;        /* told so: not again */
 	struct image images[SCHEMA_KINDS];
@@ -75,7 +77,7 @@ enum store_result store_begin(struct store *s, enum schema_kind kind, struct fau
 struct redisReply;
 /* Frees a reply; false where it is none or an error, which goes to faults. */
 bool store_accept(struct redis_sync *r, struct redisReply *take_reply, struct faults *faults);
-uint64_t store_generation(const struct redisReply *marker); /* 0: there is none */
+uint64_t store_generation(const struct redisReply *marker); /* 0: there is none; of STORE_RESTORED, too */
 
 struct store_change {
 	const char *field, *value; /* value NULL: deleted */
@@ -88,8 +90,9 @@ enum commit_result store_commit_all(struct store *s, const struct image images[S
 /* Only where Redis is still empty: whoever comes second finds it filled. */
 bool store_fill(struct store *s, const struct image images[SCHEMA_KINDS], uint64_t generation, struct faults *faults);
 /* What this node knows of these kinds goes back to a Redis that has lost it. found: its marker, 0 or that of
- * a node that began anew. What was written since by hand stays and wins; what that node filled in (filled) does not. */
-enum commit_result store_put_back(struct store *s, const bool kinds[SCHEMA_KINDS], uint64_t found,
+ * a node that began anew. What was written since by hand stays and wins; what that node filled in (filled) does not.
+ * now: by Redis' clock; tells the other nodes. */
+enum commit_result store_put_back(struct store *s, const bool kinds[SCHEMA_KINDS], uint64_t found, uint64_t now,
 	const struct image filled[SCHEMA_KINDS], struct faults *faults);
 
 /* ---- store_entry.c: one entry and its secret ---- */

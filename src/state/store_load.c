@@ -83,14 +83,14 @@ static enum guard_state look(struct store *s, struct faults *faults)
 
 /* ---- reading all ---- */
 
-enum { REPLY_MARKER = SCHEMA_KINDS, REPLY_JWT_SECRET, REPLY_TIME, REPLY_COUNT };
+enum { REPLY_MARKER = SCHEMA_KINDS, REPLY_RESTORED, REPLY_JWT_SECRET, REPLY_TIME, REPLY_COUNT };
 
 static redisReply *read_all(struct store *s, struct faults *faults)
 {
 	/* A WATCH that is still there must not stop what only reads. */
 	static const char *const commands[] = {"UNWATCH", "MULTI", "HGETALL apiproxy:mappings", "HGETALL apiproxy:keys",
-		"HGETALL apiproxy:clients", "HGETALL apiproxy:users", "GET " STORE_MARKER, "GET " STORE_JWT_SECRET, "TIME",
-		"EXEC"};
+		"HGETALL apiproxy:clients", "HGETALL apiproxy:users", "GET " STORE_MARKER, "GET " STORE_RESTORED,
+		"GET " STORE_JWT_SECRET, "TIME", "EXEC"};
 	enum { COUNT = sizeof(commands) / sizeof(*commands) };
 	bool ok = redis_sync_connect(s->main);
 	redis_sync_set_deadline(s->main, STORE_BULK_DEADLINE_MS); /* that Redis answers at all, the guard has seen */
@@ -165,21 +165,24 @@ static bool restore(struct store *s, const redisReply *all, uint64_t found, stru
 	bool hashes[SCHEMA_KINDS];
 	struct image filled[SCHEMA_KINDS] = {0};
 	struct faults ignored = {0};
+	uint64_t now = clock_of(all);
 	if (found && !store_read_bootstrap(s, filled, &ignored))
 		log_debug("config", "what a new node fills in is not known here: %s", ignored.items[0]);
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
 		hashes[kind] = all->element[kind]->type == REDIS_REPLY_ARRAY; /* else take_over() tells it */
-	enum commit_result result = store_put_back(s, hashes, found, filled, faults);
+	enum commit_result result = store_put_back(s, hashes, found, now, filled, faults);
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
 		image_fini(&filled[kind]);
 	faults_fini(&ignored);
-	if (result == COMMIT_DONE)
-		journal_add("config",
-			"Redis came back empty: this node keeps its %zu mappings, %zu keys, %zu clients and %zu users, and writes "
-			"them back%s",
-			s->images[SCHEMA_MAPPING].count, s->images[SCHEMA_KEY].count, s->images[SCHEMA_CLIENT].count,
-			s->images[SCHEMA_USER].count, has_entries(all) ? " beside what is there by now" : "");
-	return result != COMMIT_FAILED;
+	if (result != COMMIT_DONE)
+		return result != COMMIT_FAILED;
+	s->restored = now;
+	journal_add("config",
+		"Redis came back empty: this node keeps its %zu mappings, %zu keys, %zu clients and %zu users, and writes "
+		"them back%s",
+		s->images[SCHEMA_MAPPING].count, s->images[SCHEMA_KEY].count, s->images[SCHEMA_CLIENT].count,
+		s->images[SCHEMA_USER].count, has_entries(all) ? " beside what is there by now" : "");
+	return true;
 }
 
 static bool set_marker(struct store *s, const redisReply *all, struct faults *faults)
@@ -279,6 +282,17 @@ static char *find_jwt_secret(struct store *s, const redisReply *shared, struct f
 	return secret;
 }
 
+/* All nodes that were up say so, not only the one that was quick enough to write. */
+static void tell_restored(struct store *s, const redisReply *stamp)
+{
+	uint64_t found = store_generation(stamp);
+	if (s->loaded && found > s->restored)
+		journal_add("config",
+			"Redis came back empty: this node keeps what it has, and another one has written the configuration back");
+	if (found > s->restored)
+		s->restored = found;
+}
+
 static bool take_over(struct store *s, const redisReply *all, struct faults *faults)
 {
 	bool changed[SCHEMA_KINDS], any = !s->loaded;
@@ -302,6 +316,7 @@ static bool take_over(struct store *s, const redisReply *all, struct faults *fau
 		if (changed[kind])
 			s->images[kind] = image;
 	}
+	tell_restored(s, all->element[REPLY_RESTORED]);
 	s->loaded = true;
 	uint64_t found = store_generation(all->element[REPLY_MARKER]);
 	if (s->generation && found != s->generation)

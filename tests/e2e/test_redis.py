@@ -302,6 +302,19 @@ def test_changes_are_followed_again_after_an_outage(redis_server, vendor):
         eventually(lambda: status(two, "/after/") == 200, 6)
 
 
+def test_all_nodes_say_that_redis_was_emptied(redis_server, vendor):
+    with node(redis_server) as one, node(redis_server) as two:
+        prefix = one.route(vendor.url)
+        eventually(lambda: status(two, prefix + "/") == 200, 2)
+        redis_server.client.flushall()
+        for gateway in (one, two):
+            eventually(lambda gateway=gateway: "Redis came back empty" in gateway.api("GET", "/errors").body.decode(), 3)
+            assert status(gateway, prefix + "/") == 200
+        with node(redis_server) as late:
+            assert status(late, prefix + "/") == 200
+            assert "Redis came back empty" not in late.api("GET", "/errors").body.decode()
+
+
 def test_emptied_by_hand_keeps_the_nodes(redis_server, vendor):
     with node(redis_server) as gateway:
         prefix = gateway.route(vendor.url)

@@ -68,6 +68,39 @@ static void test_redis_that_comes_back_with_something_else(void **state)
 	assert_false(is_routed(s, "/x"));
 }
 
+static void look(struct store *s)
+{
+	snapshot_unref(refresh(s));
+}
+
+/* One of them writes back, the others say so too; those that start later do not. */
+static void test_all_nodes_say_that_redis_came_back_empty(void **state)
+{
+	struct store *s = *state, *second = new_store(NULL), *third = new_store(NULL);
+	look(s);
+	look(second);
+	look(third);
+	for (size_t round = 1; round <= 2; round++) {
+		size_t told = count_in_journal("Redis came back empty");
+		redis_fixture_do(&redis, "FLUSHALL");
+		look(s);
+		assert_int_equal(count_in_journal("Redis came back empty"), told + 1);
+		look(second);
+		look(third);
+		assert_int_equal(count_in_journal("Redis came back empty"), told + 3);
+		struct store *fresh = new_store(NULL);
+		assert_int_equal(create(fresh, SCHEMA_CLIENT, "{}"), STORE_OK);
+		look(s);
+		look(second);
+		look(third);
+		assert_int_equal(count_in_journal("Redis came back empty"), told + 3);
+		store_free(fresh);
+		poll(NULL, 0, 5); /* the clock goes on */
+	}
+	store_free(second);
+	store_free(third);
+}
+
 /* A node that has just started finds the store empty before those that know what was there. */
 static void test_a_new_node_is_quicker(void **state)
 {
@@ -231,6 +264,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_redis_that_comes_back_empty, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_redis_that_comes_back_with_something_else, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_all_nodes_say_that_redis_came_back_empty, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_new_node_is_quicker, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_node_that_was_away_for_long, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_hung_redis, set_up, tear_down),
