@@ -1,5 +1,5 @@
-/* usage: the tap. Bytes go through the content coding, then through the lines of server-sent events if
- * they are such, then to the reader of JSON texts; what is kept is one number per field and a count of the
+/* usage: the tap. Bytes go through the content coding; their first ones tell what they are, where the Content-Type does
+ * not; then they go through the lines of server-sent events if they are such, then to the reader of JSON texts; what is kept is one number per field and a count of the
  * model's text. A plain stream's tap is a single small allocation; a decoder is made at its first byte.
  * Belongs to its exchange.
  *
@@ -15,6 +15,8 @@
 #include "path/usage_scan.h"
 #include "path/usage_text.h"
 
+/* UNTOLD: not yet known. MAYBE_EVENTS: so it is said. */
+enum kind { UNTOLD, MAYBE_EVENTS, JSON, EVENTS, NEITHER };
 enum line_state { LINE_START, LINE_DATA, LINE_OTHER };
 
 struct usage_tap {
@@ -25,10 +27,14 @@ struct usage_tap {
 	uint64_t found_text;
 	uint64_t coded_bytes; /* that came, in a content coding */
 	uint8_t coding;
+	uint8_t kind;
+	uint8_t head_length; /* of a byte order mark, or of what may be a field's name */
+	char head[8];
+	bool begun;    /* behind the byte order mark, or where none is */
+	bool indented; /* blanks since the line's begin */
 	uint8_t line_state;
 	uint8_t line_matched; /* bytes of "data:" */
-	bool events;
-	bool line_empty; /* nothing on the line so far */
+	bool line_empty;      /* nothing on the line so far */
 	bool after_cr;
 	bool given_up; /* undecodable from here on */
 };
@@ -216,6 +222,73 @@ static void take_events(struct usage_tap *t, const char *at, const char *end)
 	take_lines(t, at, end);
 }
 
+/* ---- what it is ---- */
+
+static void take_events_or_json(struct usage_tap *t, const char *at, size_t length)
+{
+	if (t->kind == EVENTS) {
+		take_events(t, at, at + length);
+	} else if (t->kind == JSON) {
+		t->total_bytes += length;
+		usage_text_feed(&t->text, at, length);
+	}
+}
+
+/* Events begin with a comment or a field. UNTOLD: it may become one. */
+static enum kind kind_of_head(const struct usage_tap *t)
+{
+	static const char *const names[] = {"data:", "event:", "id:", "retry:", ":"};
+	for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
+		if (strncmp(names[i], t->head, t->head_length) == 0)
+			return names[i][t->head_length] ? UNTOLD : EVENTS;
+	return NEITHER;
+}
+
+/* Goes on with a byte order mark. false: what came is none, or it is over. */
+static bool match_mark(struct usage_tap *t, char c)
+{
+	static const char mark[] = "\xef\xbb\xbf";
+	if (t->begun || c != mark[t->head_length])
+		return false;
+	t->head[t->head_length++] = c;
+	t->begun = t->head_length == sizeof mark - 1;
+	if (t->begun)
+		t->head_length = 0;
+	return true;
+}
+
+static void decide(struct usage_tap *t, char c)
+{
+	if (match_mark(t, c))
+		return;
+	t->begun = true;
+	if (!t->head_length && (c == ' ' || c == '\t' || c == '\r' || c == '\n')) {
+		t->indented = c == ' ' || c == '\t';
+		return;
+	}
+	t->head[t->head_length++] = c;
+	if (t->head_length == 1 && (c == '{' || c == '['))
+		t->kind = JSON;
+	else if (t->kind == MAYBE_EVENTS)
+		t->kind = EVENTS;
+	else
+		t->kind = (uint8_t)(t->indented ? NEITHER : kind_of_head(t));
+	if (t->kind == EVENTS && t->indented)
+		take_events_or_json(t, " ", 1);
+	if (t->kind != UNTOLD)
+		take_events_or_json(t, t->head, t->head_length);
+}
+
+static void take_text(void *context, const char *text, size_t length)
+{
+	struct usage_tap *t = context;
+	const char *end = text + length;
+	while (t->kind <= MAYBE_EVENTS && text < end)
+		decide(t, *text++);
+	if (text < end)
+		take_events_or_json(t, text, (size_t)(end - text));
+}
+
 /* ---- the tap ---- */
 
 static bool contains(struct http_span text, const char *word)
@@ -227,39 +300,46 @@ static bool contains(struct http_span text, const char *word)
 	return false;
 }
 
+static enum kind kind_of_type(struct http_span type)
+{
+	const char *parameters = type.length ? memchr(type.at, ';', type.length) : NULL;
+	if (parameters)
+		type.length = (size_t)(parameters - type.at);
+	while (type.length && (type.at[type.length - 1] == ' ' || type.at[type.length - 1] == '\t'))
+		type.length--;
+	if (contains(type, "text/event-stream"))
+		return MAYBE_EVENTS;
+	if (contains(type, "json"))
+		return JSON;
+	return !type.length || http_span_is(type.at, type.length, "text/plain") ? UNTOLD : NEITHER;
+}
+
 struct usage_tap *usage_tap_new(struct http_span content_type, struct http_span content_encoding)
 {
 	enum usage_coding coding;
-	const char *parameters = content_type.length ? memchr(content_type.at, ';', content_type.length) : NULL;
-	if (parameters)
-		content_type.length = (size_t)(parameters - content_type.at);
-	bool events = contains(content_type, "text/event-stream");
-	if ((!events && !contains(content_type, "json")) || !usage_coding_find(content_encoding, &coding))
+	enum kind kind = kind_of_type(content_type);
+	if (kind == NEITHER || !usage_coding_find(content_encoding, &coding))
 		return NULL;
 	struct usage_tap *t = calloc(1, sizeof *t);
 	if (!t)
 		return NULL;
 	t->coding = (uint8_t)coding;
-	t->events = events;
+	t->kind = (uint8_t)kind;
 	t->line_empty = true;
 	usage_text_begin(&t->text, USAGE_TEXT_EXACT);
 	return t;
 }
 
-static void take_text(void *context, const char *text, size_t length)
+/* Nothing more can be read, or has to be. */
+static void end_decoding(struct usage_tap *t)
 {
-	struct usage_tap *t = context;
-	if (t->events) {
-		take_events(t, text, text + length);
-		return;
-	}
-	t->total_bytes += length;
-	usage_text_feed(&t->text, text, length);
+	usage_decoder_free(t->decoder);
+	t->decoder = NULL;
 }
 
 void usage_tap_feed(struct usage_tap *t, const char *bytes, size_t length)
 {
-	if (!length)
+	if (!length || t->kind == NEITHER)
 		return;
 	if (t->coding == USAGE_PLAIN) {
 		take_text(t, bytes, length);
@@ -270,11 +350,10 @@ void usage_tap_feed(struct usage_tap *t, const char *bytes, size_t length)
 		return;
 	if (!t->decoder)
 		t->decoder = usage_decoder_new((enum usage_coding)t->coding);
-	if (t->decoder && usage_decoder_feed(t->decoder, bytes, length, take_text, t))
-		return;
-	t->given_up = true;
-	usage_decoder_free(t->decoder);
-	t->decoder = NULL;
+	if (!t->decoder || !usage_decoder_feed(t->decoder, bytes, length, take_text, t))
+		t->given_up = true;
+	if (t->given_up || t->kind == NEITHER)
+		end_decoding(t);
 }
 
 static bool has(const struct usage_told *told, enum usage_field field)
@@ -296,6 +375,8 @@ static uint64_t estimate(const struct usage_tap *t)
 {
 	uint64_t text = t->given_up ? t->coded_bytes : t->text.text_bytes;
 	uint64_t others = t->text.skipped + t->found_bytes;
+	if (t->kind == UNTOLD || t->kind == NEITHER)
+		return 0;
 	if (!t->given_up && others && t->total_bytes > others)
 		text =
 			(uint64_t)((double)(text - t->found_text) * (double)t->total_bytes / (double)(t->total_bytes - others));

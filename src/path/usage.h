@@ -28,8 +28,10 @@ enum { USAGE_BYTES_PER_TOKEN = 4 };
 
 struct usage_tap;
 
-/* For an answer with these fields (spans may be empty). NULL: nothing to read in such an answer: neither
- * JSON nor server-sent events, or a coding that is not read (or no memory): then nothing is fed. */
+/* For an answer with these fields (spans may be empty). Where the type is missing or text/plain, the first bytes that are
+ * no blanks decide: an open bracket is JSON, a comment or field at a line's begin is an event's, anything else is not read
+ * on. An open bracket is JSON also where the type says events. NULL: nothing to read in such an
+ * answer: another type, or a coding that is not read (or no memory): then nothing is fed. */
 struct usage_tap *usage_tap_new(struct http_span content_type, struct http_span content_encoding);
 void usage_tap_feed(struct usage_tap *t, const char *bytes, size_t length);
 void usage_tap_read(const struct usage_tap *t, struct usage *out); /* so far; also after a broken end */

@@ -145,6 +145,20 @@ FORMS = {
 }
 
 
+NO_TYPE, PLAIN, MARK = "", "text/plain; charset=utf-8", "\ufeff"
+FORMS |= {
+    "no type": (NO_TYPE, FORMS["chat, indented"][1]),
+    "no type, stream": (NO_TYPE, FORMS["responses stream"][1]),
+    "plain text": (PLAIN, FORMS["gemini array"][1]),
+    "plain text, stream": (PLAIN, FORMS["chat stream, comments"][1]),
+    "plain text, byte order mark": (PLAIN, MARK + FORMS["messages"][1]),
+    "byte order mark": (JSON, MARK + FORMS["chat"][1]),
+    "stream, byte order mark": (SSE, MARK + FORMS["chat stream"][1]),
+    "JSON called a stream": (SSE, FORMS["chat, indented"][1]),
+    "gemini array called a stream": (SSE, FORMS["gemini array"][1]),
+}
+
+
 def figures(one, prefix: str) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """What was counted, and how much of it was estimated; both directions."""
     text = one[0].api("GET", "/metrics").body.decode()
@@ -163,8 +177,9 @@ def after_call(one, kind: str, body: str, path: str = "/v1/x", status: int = 200
         client.send(request_bytes("POST", prefix + path, [], CALL))
         upstream = server.accept()
         upstream.read_request()
-        length = len(body) + (1 if cut else 0)
-        upstream.send(f"HTTP/1.1 {status} Sim\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}")
+        length = len(body.encode()) + (1 if cut else 0)
+        said = f"Content-Type: {kind}\r\n" if kind else ""
+        upstream.send(f"HTTP/1.1 {status} Sim\r\n{said}Content-Length: {length}\r\n\r\n".encode() + body.encode())
         if cut:
             upstream.close()
             client.wait_end()
@@ -176,6 +191,12 @@ def after_call(one, kind: str, body: str, path: str = "/v1/x", status: int = 200
 @pytest.mark.parametrize("form", FORMS)
 def test_what_the_vendor_says_counts(one, form):
     assert after_call(one, *FORMS[form]) == ((111, 22), (0, 0))
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "text/html", "text/plain"])
+def test_what_is_no_answer_of_a_model_is_not_read(one, kind):
+    body = ("\n" if kind != "text/plain" else "A file: ") + json.dumps({**ANSWER, "usage": CHAT})
+    assert after_call(one, kind, body) == ((0, 0), (0, 0))
 
 
 def test_embeddings_have_no_output(one):

@@ -40,11 +40,11 @@ static void search(const char *bytes, size_t length, size_t piece)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const char *const types[] = {"application/json", "text/event-stream"};
+	static const char *const types[] = {"application/json", "text/event-stream", "", "text/plain"};
 	static const char *const codings[] = {"", "gzip", "deflate", "br", "zstd"};
 	if (size < 3)
 		return 0;
-	const char *type = types[data[0] % 2];
+	const char *type = types[data[0] % 2 + data[0] / 10 % 2 * 2];
 	const char *coding = codings[data[0] / 2 % 5];
 	size_t piece = data[1] ? data[1] : size;
 	struct usage whole = usage_of_pieces(type, coding, (const char *)data + 2, size - 2, size);

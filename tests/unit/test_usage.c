@@ -90,6 +90,27 @@ static const struct answer answers[] = {
 		"data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"Hello\"}}\n\n", 25, UNKNOWN, 3},
 	{"Gemini's events", EVENTS, "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"abcd\"}]}}],\"usageMetadata\":{\"promptTokenCount\":6}}\r\n\r\n"
 		"data: {\"candidates\":[],\"usageMetadata\":{\"promptTokenCount\":6,\"candidatesTokenCount\":9,\"thoughtsTokenCount\":1}}\r\n\r\n", 6, 10, 1},
+	{"a byte order mark", JSON, "\xef\xbb\xbf{\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":5}}", 4, 5, 0},
+	{"events behind a byte order mark", EVENTS, "\xef\xbb\xbf" "data: {\"usage\":{\"prompt_tokens\":4}}\n\n", 4, UNKNOWN, 0},
+	{"no whole byte order mark", EVENTS, "\xef\xbb" "data: {\"usage\":{\"prompt_tokens\":4}}\ndata: {}\n\n", UNKNOWN, UNKNOWN, 0},
+	{"JSON called events", EVENTS, " \r\n{\"choices\":[{\"message\":{\"content\":\"abcdefgh\"}}],\"usage\":{\"prompt_tokens\":4}}", 4, UNKNOWN, 2},
+	{"Gemini's array called events", EVENTS, "[{\"usageMetadata\":{\"promptTokenCount\":4}}\n]", 4, UNKNOWN, 0},
+	{"events behind blank lines", EVENTS, "\r\n\n\ndata: {\"usage\":{\"prompt_tokens\":4}}\n\n", 4, UNKNOWN, 0},
+	{"an indented line is no data", EVENTS, "\n data: {\"usage\":{\"prompt_tokens\":4}}\n\n", UNKNOWN, UNKNOWN, 0},
+	{"nothing said, JSON", "", "\t\n {\"content\":[{\"text\":\"abcd\"}],\"usage\":{\"input_tokens\":4,\"output_tokens\":5}}", 4, 5, 1},
+	{"nothing said, an array", "", "[{\"usageMetadata\":{\"promptTokenCount\":4,\"candidatesTokenCount\":5}}]", 4, 5, 0},
+	{"plain text, JSON", "Text/Plain ; charset=utf-8", "\xef\xbb\xbf{\"usage\":{\"prompt_tokens\":4}}", 4, UNKNOWN, 0},
+	{"plain text, data", "text/plain", "data: {\"usage\":{\"prompt_tokens\":4}}\n\n", 4, UNKNOWN, 0},
+	{"nothing said, a comment", "", ": ping\n\ndata: {\"usage\":{\"prompt_tokens\":4}}\n\n", 4, UNKNOWN, 0},
+	{"nothing said, an event", "", "\xef\xbb\xbf\r\nevent: a\r\ndata: {\"usage\":{\"prompt_tokens\":4}}\r\n\r\n", 4, UNKNOWN, 0},
+	{"nothing said, an id", "", "id: 1\rdata: {\"usage\":{\"prompt_tokens\":4}}\r\r", 4, UNKNOWN, 0},
+	{"nothing said, a retry", "", "retry:9\ndata:{\"usage\":{\"prompt_tokens\":4}}\n\n", 4, UNKNOWN, 0},
+	{"nothing said, broken off", "", "retr", UNKNOWN, UNKNOWN, 0},
+	{"nothing said, blanks", "", " \n\n ", UNKNOWN, UNKNOWN, 0},
+	{"plain text", "text/plain", "dat: {\"text\":\"abcd\"}\n\ndata: {\"usage\":{\"prompt_tokens\":4}}\n\n", UNKNOWN, UNKNOWN, 0},
+	{"plain text, indented", "text/plain", " data: {\"usage\":{\"prompt_tokens\":4}}\n\n", UNKNOWN, UNKNOWN, 0},
+	{"plain text, a word", "text/plain", "\"usage\":{\"prompt_tokens\":4}", UNKNOWN, UNKNOWN, 0},
+	{"plain text, not at its begin", "text/plain", "see: {\"usage\":{\"prompt_tokens\":4}}", UNKNOWN, UNKNOWN, 0},
 };
 /* clang-format on */
 
@@ -502,11 +523,11 @@ static void test_deep(void **state)
 static void test_which(void **state)
 {
 	static const char *const none[][2] = {
-		{"", ""},
 		{"text/html", ""},
+		{"text/plainer", ""},
+		{";a=text/plain", "compress"},
 		{"application/octet-stream", ""},
 		{"image/png", "gzip"},
-		{"text/plain; a=json", ""},
 		{JSON, "compress"},
 		{JSON, "gzip, br"},
 		{EVENTS, "unknown"},
@@ -516,6 +537,8 @@ static void test_which(void **state)
 		{"APPLICATION/JSON", "identity"},
 		{"application/vnd.x+json", "BR"},
 		{"Text/Event-Stream", "zstd"},
+		{"", ""},
+		{"text/plain", "gzip"},
 	};
 	(void)state;
 	for (unsigned i = 0; i < sizeof none / sizeof none[0]; i++)
@@ -525,7 +548,9 @@ static void test_which(void **state)
 		assert_non_null(t);
 		usage_tap_free(t);
 	}
-	assert_null(usage_tap_new((struct http_span){NULL, 0}, (struct http_span){NULL, 0}));
+	struct usage_tap *t = usage_tap_new((struct http_span){NULL, 0}, (struct http_span){NULL, 0});
+	assert_non_null(t);
+	usage_tap_free(t);
 	usage_tap_free(NULL);
 }
 
