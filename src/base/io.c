@@ -7,12 +7,14 @@
 
 #include <errno.h>
 #include <linux/sock_diag.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -57,6 +59,13 @@ void io_set_reset_on_close(struct io *io)
 	struct linger now = {.l_onoff = 1, .l_linger = 0};
 	if (io->watch.fd >= 0)
 		setsockopt(io->watch.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+void io_set_reset_if_unsent(struct io *io)
+{
+	int unsent = 0;
+	if (io->watch.fd >= 0 && ioctl(io->watch.fd, SIOCOUTQNSD, &unsent) == 0 && unsent > 0)
+		io_set_reset_on_close(io);
 }
 
 static long tls_result(struct io *io, int result, bool *wanted)

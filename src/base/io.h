@@ -32,6 +32,8 @@ bool io_open(struct io *io, struct loop *l, int fd, void (*on_event)(struct loop
 void io_note(struct io *io, uint32_t events); /* stores the readiness that events tell of */
 void io_close(struct io *io, struct loop *l);       /* frees tls, closes the socket; twice is fine */
 void io_set_reset_on_close(struct io *io);          /* the peer shall see RST, not FIN */
+/* The same where bytes wait that have not left yet, which a FIN would have to wait behind. */
+void io_set_reset_if_unsent(struct io *io);
 
 long io_read(struct io *io, void *data, size_t length);             /* bytes, or IO_… */
 long io_write(struct io *io, const struct iovec *parts, int count); /* bytes, or IO_AGAIN, IO_ERROR */

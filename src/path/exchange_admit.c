@@ -290,7 +290,7 @@ void exchange_drop_aside(struct exchange *ex)
 	struct managed *m = ex->managed;
 	if (!m || !m->aside)
 		return;
-	upstream_close(ex->plane->upstreams, m->aside);
+	upstream_break_off(ex->plane->upstreams, m->aside);
 	m->aside = NULL;
 	buf_free(&m->aside_read);
 }

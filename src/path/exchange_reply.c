@@ -291,11 +291,10 @@ static enum step upstream_ended(struct exchange *ex, bool clean)
 			return exchange_fail(ex, PROBLEM_REQUEST_TIMEOUT, NULL);
 		return exchange_fail(ex, PROBLEM_UPSTREAM_ERROR, "The upstream closed the connection before it answered.");
 	}
+	ex->down.body.done = ex->down.body.framing == HTTP_UNTIL_CLOSE && clean;
 	exchange_drop_upstream(ex, false);
-	if (ex->down.body.framing == HTTP_UNTIL_CLOSE && clean) {
-		ex->down.body.done = true;
+	if (ex->down.body.done)
 		return finish_down(ex, NULL, 0, true);
-	}
 	ex->broken = ex->down.finished = true;
 	return STEP_STAY;
 }

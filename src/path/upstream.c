@@ -215,6 +215,12 @@ void upstream_close(struct upstream_pool *p, struct upstream *u)
 	loop_free_later(p->loop, u);
 }
 
+void upstream_break_off(struct upstream_pool *p, struct upstream *u)
+{
+	io_set_reset_if_unsent(&u->io);
+	upstream_close(p, u);
+}
+
 void upstream_make_room(void *pool)
 {
 	struct upstream_pool *p = pool;

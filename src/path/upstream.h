@@ -42,6 +42,8 @@ struct upstream *upstream_take(struct upstream_pool *p, const struct target *tar
 struct upstream *upstream_adopt(struct upstream_pool *p, const struct target *target, const struct connection *c);
 void upstream_keep(struct upstream_pool *p, struct upstream *u);  /* the answer was read to its end */
 void upstream_close(struct upstream_pool *p, struct upstream *u);
+/* Closes it in the middle of a request: the vendor learns of it now, not behind what it has not read yet. */
+void upstream_break_off(struct upstream_pool *p, struct upstream *u);
 void upstream_make_room(void *pool); /* a descriptor is needed: the oldest kept one is closed, or some of others' */
 
 #endif

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 
@@ -86,6 +87,63 @@ def test_hang_up_with_a_full_upload(gateway, how):
             assert upstream.wait_end(WITHIN)
         else:  # a clean end comes behind what is still in the buffers
             assert upstream.wait_end(5)
+
+
+def told_unread(upstream, seconds: float) -> bool:
+    """Whether the end has come, to someone who watches and reads nothing."""
+    watch = select.poll()
+    watch.register(upstream.sock, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
+    return bool(watch.poll(seconds * 1000))
+
+
+@pytest.fixture(params=["http", "https"])
+def slow_server(request, authority):
+    """An upstream with little room, that reads when the test does."""
+    context = authority.server_context("localhost") if request.param == "https" else None
+    with RawServer(receive_buffer=4096, tls=context) as raw:
+        yield raw
+
+
+def unread_upload(gateway, server, fields, body: bytes):
+    """Both ends of an upload that is in the kernel's buffers on the way to an upstream that reads none of it."""
+    client, upstream = gateway.begin(server, gateway.route(server.url) + "/", "POST", fields)
+    client.send(body)
+    time.sleep(0.3)
+    return client, upstream
+
+
+@pytest.mark.parametrize("length", [500_000, 600_000], ids=["all of it", "not all of it"])
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_hang_up_with_an_upload_that_nobody_reads(gateway, slow_server, how, length):
+    client, upstream = unread_upload(gateway, slow_server, [("Content-Length", str(length))], b"x" * 500_000)
+    HOW[how](client)
+    assert told_unread(upstream, WITHIN)
+
+
+def test_bad_chunk_behind_an_upload_that_nobody_reads(gateway, slow_server):
+    body = chunk(b"x" * 500_000) + b"no size\r\n"
+    client, upstream = unread_upload(gateway, slow_server, [("Transfer-Encoding", "chunked")], body)
+    assert client.read_response().status == 400
+    assert told_unread(upstream, WITHIN)
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_hang_up_in_an_upload_that_is_read_is_an_orderly_end(gateway, server, prefix, how):
+    client, upstream = gateway.begin(server, prefix + "/", "POST", headers=[("Content-Length", "600000")])
+    client.send(b"x" * 500_000)
+    upstream.read_exactly(500_000)
+    HOW[how](client)
+    assert upstream.wait_end(WITHIN) == "fin"
+
+
+def test_an_answer_to_a_part_lets_the_rest_arrive(gateway, prefix, server):
+    """Answered, the request is over; what of it is under way is not taken back."""
+    client, upstream = gateway.begin(server, prefix + "/", "POST", body=b"x" * 500_000)
+    time.sleep(0.3)
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+    assert client.read_response().body == b"ok"
+    assert len(upstream.read_exactly(500_000)) == 500_000
+    assert upstream.wait_end(WITHIN) == "fin"
 
 
 def test_a_gone_client_leaves_no_active_request(gateway, server, prefix):
