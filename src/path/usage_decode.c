@@ -1,12 +1,15 @@
 /* usage_decode: one streaming decoder of zlib, libbrotlidec or libzstd behind a row of a table.
- * Owns the library's state; the slice is on the stack. */
+ * Owns the library's state, in memory of usage_memory; the slice is on the stack. */
 #include "path/usage_decode.h"
 
+#define ZSTD_STATIC_LINKING_ONLY /* for the allocator; the shared library has it too */
 #include <brotli/decode.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
+
+#include "path/usage_memory.h"
 
 struct coding;
 
@@ -17,7 +20,9 @@ struct usage_decoder {
 		BrotliDecoderState *brotli;
 		ZSTD_DStream *zstd;
 	};
+	struct usage_memory memory;
 	uint64_t credit; /* bytes that may come out */
+	uint64_t out;    /* bytes, so far */
 	uint8_t held[2]; /* deflate: the bytes that tell zlib's head from none */
 	uint8_t held_count;
 	bool begun;
@@ -40,15 +45,26 @@ struct coding {
 
 enum { WINDOW_GZIP = 16 + MAX_WBITS, WINDOW_ZLIB = MAX_WBITS, WINDOW_RAW = -MAX_WBITS };
 
+static void *take_items(void *memory, unsigned items, unsigned size)
+{
+	return usage_memory_take(memory, (size_t)items * size);
+}
+
+static bool begin_zlib(struct usage_decoder *d, int window)
+{
+	d->zlib = (z_stream){.zalloc = take_items, .zfree = usage_memory_give, .opaque = &d->memory};
+	return inflateInit2(&d->zlib, window) == Z_OK;
+}
+
 static bool begin_gzip(struct usage_decoder *d)
 {
-	return inflateInit2(&d->zlib, WINDOW_GZIP) == Z_OK;
+	return begin_zlib(d, WINDOW_GZIP);
 }
 
 static bool begin_deflate(struct usage_decoder *d)
 {
 	bool zlib = (d->held[0] & 0x0f) == Z_DEFLATED && ((d->held[0] << 8) | d->held[1]) % 31 == 0;
-	return inflateInit2(&d->zlib, zlib ? WINDOW_ZLIB : WINDOW_RAW) == Z_OK;
+	return begin_zlib(d, zlib ? WINDOW_ZLIB : WINDOW_RAW);
 }
 
 static bool step_zlib(struct usage_decoder *d, const uint8_t **at, size_t *length, uint8_t *slice, size_t *written)
@@ -80,7 +96,7 @@ static void end_zlib(struct usage_decoder *d)
 
 static bool begin_brotli(struct usage_decoder *d)
 {
-	d->brotli = BrotliDecoderCreateInstance(NULL, NULL, NULL);
+	d->brotli = BrotliDecoderCreateInstance(usage_memory_take, usage_memory_give, &d->memory);
 	return d->brotli;
 }
 
@@ -96,7 +112,8 @@ static bool step_brotli(struct usage_decoder *d, const uint8_t **at, size_t *len
 
 static void end_brotli(struct usage_decoder *d)
 {
-	BrotliDecoderDestroyInstance(d->brotli);
+	if (d->brotli)
+		BrotliDecoderDestroyInstance(d->brotli);
 }
 
 /* ---- zstd ---- */
@@ -104,7 +121,7 @@ static void end_brotli(struct usage_decoder *d)
 static bool begin_zstd(struct usage_decoder *d)
 {
 	enum { WINDOW_LOG_MAX = 23 };
-	d->zstd = ZSTD_createDStream();
+	d->zstd = ZSTD_createDStream_advanced((ZSTD_customMem){usage_memory_take, usage_memory_give, &d->memory});
 	return d->zstd && !ZSTD_isError(ZSTD_DCtx_setParameter(d->zstd, ZSTD_d_windowLogMax, WINDOW_LOG_MAX));
 }
 
@@ -168,6 +185,13 @@ void usage_decoder_free(struct usage_decoder *d)
 	free(d);
 }
 
+/* To large blocks: to a window what came out; zstd has its tables in one too, and a block with its literals. */
+static uint64_t written_at_most(const struct usage_decoder *d)
+{
+	enum { TABLES = 32 * 1024, BLOCK = 192 * 1024 };
+	return TABLES + d->out + (2 * d->out < BLOCK ? 2 * d->out : BLOCK);
+}
+
 static bool decode(struct usage_decoder *d, const uint8_t *at, size_t length,
 	void (*sink)(void *context, const char *text, size_t length), void *context)
 {
@@ -184,6 +208,9 @@ static bool decode(struct usage_decoder *d, const uint8_t *at, size_t length,
 		if (written > d->credit || (length && length == before && !written && !d->ended))
 			return false;
 		d->credit -= written;
+		d->out += written;
+		if (!usage_memory_note(&d->memory, written_at_most(d)))
+			return false;
 		sink(context, (const char *)slice, written);
 	}
 	return true;

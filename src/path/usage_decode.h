@@ -30,7 +30,7 @@ bool usage_coding_find(struct http_span encoding, enum usage_coding *coding) __a
 struct usage_decoder *usage_decoder_new(enum usage_coding coding); /* NULL: USAGE_PLAIN, or no memory */
 void usage_decoder_free(struct usage_decoder *d);
 
-/* false: corrupt, given up, or no memory: nothing more can be fed. */
+/* false: corrupt, given up, or no memory (usage_memory.h): nothing more can be fed. */
 bool usage_decoder_feed(struct usage_decoder *d, const char *bytes, size_t length,
 	void (*sink)(void *context, const char *text, size_t length), void *context) __attribute__((warn_unused_result));
 

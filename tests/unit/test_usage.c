@@ -15,6 +15,7 @@
 
 #include "path/usage.h"
 #include "path/usage_decode.h"
+#include "path/usage_memory.h"
 
 #define SPAN(text) ((struct http_span){text, strlen(text)})
 #define JSON "application/json; charset=utf-8"
@@ -554,6 +555,13 @@ static void test_which(void **state)
 	usage_tap_free(NULL);
 }
 
+/* After the tests above, with all that was given up or broken off. */
+static void test_nothing_is_left(void **state)
+{
+	(void)state;
+	assert_int_equal(usage_memory_used(), 0);
+}
+
 static void test_a_quiet_stream_is_cheap(void **state)
 {
 	(void)state;
@@ -579,6 +587,7 @@ int main(void)
 		cmocka_unit_test(test_deep),
 		cmocka_unit_test(test_which),
 		cmocka_unit_test(test_a_quiet_stream_is_cheap),
+		cmocka_unit_test(test_nothing_is_left),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
