@@ -112,6 +112,28 @@ static void end_wait(struct managed *m)
 	m->body_since_us = 0;
 }
 
+static bool wants_more(const struct exchange *ex)
+{
+	return !ex->up.body.done && buf_length(&ex->kept) + PLANE_HELD_MAX <= EXCHANGE_KEPT_MAX;
+}
+
+/* Keeps what is there of the body, as far as there is room for it. STEP_STAY: fine. */
+static enum step collect(struct exchange *ex)
+{
+	while (wants_more(ex)) {
+		char *content;
+		size_t length;
+		enum step next = exchange_take_body(ex, &content, &length);
+		if (next != STEP_STAY)
+			return next;
+		if (!ex->keeping) /* no memory: what was taken is lost */
+			return exchange_fail(ex, PROBLEM_OUT_OF_MEMORY, NULL);
+		if (!length && !ex->up.body.done && !exchange_has_more(ex))
+			break;
+	}
+	return STEP_STAY;
+}
+
 enum step step_collect(struct exchange *ex)
 {
 	if (!needs_body(ex))
@@ -124,15 +146,11 @@ enum step step_collect(struct exchange *ex)
 		if (next != STEP_STAY)
 			return next;
 	}
-	while (!ex->up.body.done && buf_length(&ex->kept) + PLANE_HELD_MAX <= EXCHANGE_KEPT_MAX) {
-		char *content;
-		size_t length;
-		enum step next = exchange_take_body(ex, &content, &length);
-		if (next != STEP_STAY)
-			return next;
-		if (!length && !ex->up.body.done && !exchange_has_more(ex))
-			return wait_for_body(ex->managed);
-	}
+	enum step next = collect(ex);
+	if (next != STEP_STAY)
+		return next;
+	if (wants_more(ex))
+		return wait_for_body(ex->managed);
 	usage_request_read(buf_bytes(&ex->kept), buf_length(&ex->kept), ex->up.body.done, announced_length(ex),
 		&ex->managed->request);
 	include_usage(ex);
@@ -164,6 +182,7 @@ static void on_waiting(struct admission_request *rq)
 	struct exchange *ex = owner_of(rq);
 	ex->managed->in_line = true;
 	stats_queue_length(ex->plane->stats, ex->mapping->stats_slot, 1);
+	exchange_wake(ex);
 }
 
 static struct exchange *owner_of(struct admission_request *rq)
@@ -194,9 +213,10 @@ enum step step_admit(struct exchange *ex)
 	struct managed *m = ex->managed;
 	if (!m->started)
 		start(ex);
-	if (!m->decided)
-		return ex->timed_out ? exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, "The time ended in the queue.") :
-							   STEP_STAY;
+	if (!m->decided && ex->timed_out)
+		return exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, "The time ended in the queue.");
+	if (!m->decided) /* the client's end is seen only behind its body */
+		return m->in_line ? collect(ex) : STEP_STAY;
 	if (m->admission.problem != PROBLEM_NONE)
 		return exchange_refuse(ex);
 	m->admitted = true;
