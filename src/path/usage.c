@@ -262,8 +262,8 @@ static void decide(struct usage_tap *t, char c)
 	if (match_mark(t, c))
 		return;
 	t->begun = true;
-	if (!t->head_length && (c == ' ' || c == '\t' || c == '\r' || c == '\n')) {
-		t->indented = c == ' ' || c == '\t';
+	if (!t->head_length && (unsigned char)c <= ' ') {
+		t->indented = c != '\r' && c != '\n';
 		return;
 	}
 	t->head[t->head_length++] = c;
@@ -283,8 +283,14 @@ static void take_text(void *context, const char *text, size_t length)
 {
 	struct usage_tap *t = context;
 	const char *end = text + length;
-	while (t->kind <= MAYBE_EVENTS && text < end)
-		decide(t, *text++);
+	while (t->kind <= MAYBE_EVENTS && text < end) {
+		const char *first = t->head_length ? text : scan_text(text, end);
+		if (first > text)
+			decide(t, first[-1]);
+		if (first < end)
+			decide(t, *first++);
+		text = first;
+	}
 	if (text < end)
 		take_events_or_json(t, text, (size_t)(end - text));
 }

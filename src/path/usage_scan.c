@@ -19,8 +19,10 @@ enum { NAME_LENGTH = sizeof usage_name - 1, NAME_REACH = 8 }; /* the test looks 
 /* COARSE_X: true wherever X is. */
 #define STRUCTURAL(vector, at) ((BYTES(vector, at, 0) == '"') | (BYTES(vector, at, 0) >= '['))
 #define LINE_END(vector, at) ((BYTES(vector, at, 0) == '\r') | (BYTES(vector, at, 0) == '\n'))
+#define TEXT(vector, at) ((BYTES(vector, at, 0) > ' ') | (BYTES(vector, at, 0) < 0))
 #define COARSE_STRUCTURAL STRUCTURAL
 #define COARSE_LINE_END LINE_END
+#define COARSE_TEXT TEXT
 #define COARSE_USAGE(vector, at) ((BYTES(vector, at, 0) == '"') & (BYTES(vector, at, 1) == 'u'))
 /* Two of the name's letters: one alone is met too often, the second in "url, the third in "%s, the fifth in ": "gpt. */
 #define USAGE(vector, at) \
@@ -37,6 +39,12 @@ static inline bool is_line_end(const char *at, const char *end)
 {
 	(void)end;
 	return *at == '\r' || *at == '\n';
+}
+
+static inline bool is_text(const char *at, const char *end)
+{
+	(void)end;
+	return (unsigned char)*at > ' ';
 }
 
 static inline bool is_usage(const char *at, const char *end)
@@ -109,4 +117,5 @@ static const char *unused(const char *at, const char *end)
 
 SEARCH(scan_structural, STRUCTURAL, is_structural, 0)
 SEARCH(scan_line_end, LINE_END, is_line_end, 0)
+SEARCH(scan_text, TEXT, is_text, 0)
 SEARCH(scan_usage, USAGE, is_usage, NAME_REACH)

@@ -10,6 +10,9 @@ const char *scan_structural(const char *at, const char *end);
 /* CR or LF. */
 const char *scan_line_end(const char *at, const char *end);
 
+/* Neither a blank nor another control character. */
+const char *scan_text(const char *at, const char *end);
+
 /* "usage with its quote, whatever follows; but not "usage":null (written without blanks), which many events have. */
 const char *scan_usage(const char *at, const char *end);
 

@@ -17,7 +17,7 @@ enum mode { EXACT, LOST, NEAR, BEHIND };
 /* A block with more tokens than one in TOKEN_BYTES is dense: scanning takes a few ns a token, a search .02 ns a byte.
  * A text that is deeper than LEAVE_DEPTH is none of a vendor's: it is scanned. */
 enum { TOKEN_BYTES = 8192, LEAVE_DEPTH = 16, LEAVE_STEP = 64 };
-/* A list of things that all tell usage: past so many of them, only what is in the tail of a bulk is looked at. */
+/* An array whose elements all tell usage: past so many of them, only what is in the tail of a bulk is looked at. */
 enum { LIST_MIN = 16, BULK_MIN = 16 * 1024, BULK_TAIL = 4 * 1024 };
 #define ADRIFT ((uint64_t)1 << 32)
 
@@ -31,17 +31,25 @@ static bool is_wrapper(enum json_key key)
 	return key == JSON_MESSAGE || key == JSON_RESPONSE || key == JSON_X_GROQ;
 }
 
+/* In an array, which only Gemini's answer is, only its own word counts. */
+static bool may_tell(enum json_key key, bool array_root)
+{
+	return key == JSON_USAGE_METADATA || (key == JSON_USAGE && !array_root);
+}
+
 /* Objects that may hold usage: the root's own, and that of a few objects in it. */
 static void on_open(void *context, struct json_scan *s, enum json_key key, const char *at)
 {
 	struct usage_text *t = context;
-	if (*at != '{' || (key != JSON_USAGE && key != JSON_USAGE_METADATA))
+	if (*at != '{')
 		return;
 	if (t->mode == NEAR) {
-		if (s->depth == s->floor + 1)
+		if (may_tell(key, t->array_root) && s->depth == s->floor + 1)
 			s->watched = s->depth;
 		return;
 	}
+	if (!may_tell(key, s->array_root))
+		return;
 	uint64_t level = json_level(s);
 	enum json_key parent = level == 3 ? json_parent(s, 2) : JSON_NO_KEY;
 	if (level != 2 && !is_wrapper(parent))
@@ -212,7 +220,7 @@ static const char *take_lost(struct usage_text *t, const char *at, const char *e
 	}
 	t->matched = 0;
 	char before = at > start ? at[-1] : t->before;
-	if (t->listed == LIST_MIN && end - at > BULK_MIN)
+	if (t->array_root && t->listed == LIST_MIN && end - at > BULK_MIN)
 		found = usage_text_find(end - BULK_TAIL, end, end[-BULK_TAIL - 1]);
 	if (found == end)
 		found = usage_text_find(at, end, before);

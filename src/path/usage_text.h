@@ -4,11 +4,12 @@
  * as a search for a key "usage" or "usageMetadata" with an object behind it. In JSON these bytes, with a quote that is
  * not escaped, are a key and nothing else. How deep it stands is seen from there to the end: it counts if the object it
  * is in turns out to be the root (or stands in the root behind message, response or x_groq, as the text began). In an
- * array (Gemini's) the elements' own count.
+ * array, which only Gemini's answers are, the elements' own usageMetadata counts, and nothing called usage.
  *
  * So of a valid text the same is told as by scanning all of it, but for this: what a text that breaks off had not
- * made sure does not count; in an array at the root, objects of lists in its elements count like elements; and where
- * many things in a row tell usage, in bulk, the last ones are read, of which each tells as much as those before.
+ * made sure does not count; in an array at the root, objects of lists in its elements count like elements, if they have
+ * usageMetadata; and where many elements in a row have it, in bulk, the last ones are read, of which each tells as much
+ * as those before.
  * Not a validator. One thread. */
 #ifndef APIPROXY_PATH_USAGE_TEXT_H
 #define APIPROXY_PATH_USAGE_TEXT_H

@@ -145,6 +145,19 @@ FORMS = {
 }
 
 
+# Longer than what is scanned from its first byte on.
+SPENT = {"usage": {"prompt_tokens": 999, "completion_tokens": 999}}
+PICTURE = {"inlineData": {"data": "x" * 70_000}}
+FORMS |= {
+    "gemini array, a picture and a tool's list": (
+        JSON,
+        json.dumps([{"candidates": [{"content": {"parts": [PICTURE, {"functionCall": {"args": {"l": [SPENT]}}}]}}], "usageMetadata": GEMINI}]),
+    ),
+    "a list of others' usage": (
+        JSON,
+        json.dumps({"data": [{"id": i, **SPENT} for i in range(3000)], "usage": CHAT, "more": [SPENT] * 2000}),
+    ),
+}
 NO_TYPE, PLAIN, MARK = "", "text/plain; charset=utf-8", "\ufeff"
 FORMS |= {
     "no type": (NO_TYPE, FORMS["chat, indented"][1]),

@@ -25,19 +25,29 @@ static bool is_line_end(const char *at, const char *end)
 	return *at == '\r' || *at == '\n';
 }
 
+static bool is_text(const char *at, const char *end)
+{
+	(void)end;
+	return (unsigned char)*at > ' ';
+}
+
 static bool is_usage(const char *at, const char *end)
 {
 	return end - at >= 6 && memcmp(at, "\"usage", 6) == 0 && !(end - at > 8 && at[8] == 'n');
 }
 
+#define FILLER "0123456789 ,.:+-AZ\xc3\xa4"
+
 static const struct {
 	search_function *search;
 	bool (*is_hit)(const char *at, const char *end);
 	const char *hits[4]; /* with things that nearly are */
+	const char *filler;
 } searches[] = {
-	{scan_structural, is_structural, {"\"", "[", "}", "\x7f"}},
-	{scan_line_end, is_line_end, {"\r", "\n", "\r\n", "\x0b"}},
-	{scan_usage, is_usage, {"\"usage\":{", "\"usage\":null", "\"usagn", "\"usageMetadata\": {"}},
+	{scan_structural, is_structural, {"\"", "[", "}", "\x7f"}, FILLER},
+	{scan_line_end, is_line_end, {"\r", "\n", "\r\n", "\x0b"}, FILLER},
+	{scan_usage, is_usage, {"\"usage\":{", "\"usage\":null", "\"usagn", "\"usageMetadata\": {"}, FILLER},
+	{scan_text, is_text, {"!", "\x7f", "\x80", "\xff"}, " \t\r\n\x01\x1f"},
 };
 
 static void check(unsigned which, const char *at, const char *end)
@@ -64,12 +74,12 @@ static uint32_t next(void)
 /* A text of `length` in memory of just that length, with hits `gap` apart or so. */
 static void check_random(unsigned which, size_t length, size_t offset, unsigned gap)
 {
-	static const char filler[] = "0123456789 ,.:+-AZ\xc3\xa4";
+	const char *filler = searches[which].filler;
 	char *memory = malloc(offset + length);
 	assert_non_null(memory);
 	char *text = memory + offset;
 	for (size_t i = 0; i < length; i++)
-		text[i] = filler[next() % (sizeof filler - 1)];
+		text[i] = filler[next() % strlen(filler)];
 	for (size_t i = next() % gap; i < length; i += 1 + next() % gap) {
 		const char *hit = searches[which].hits[next() % 4];
 		size_t room = length - i < strlen(hit) ? length - i : strlen(hit);
@@ -82,7 +92,7 @@ static void check_random(unsigned which, size_t length, size_t offset, unsigned 
 static void test_all_lengths(void **state)
 {
 	(void)state;
-	for (unsigned which = 0; which < 3; which++)
+	for (unsigned which = 0; which < sizeof searches / sizeof searches[0]; which++)
 		for (size_t length = 0; length < 700; length++)
 			for (unsigned gap = 3; gap < 2000; gap *= 6)
 				check_random(which, length, length % 67, gap);
@@ -92,7 +102,7 @@ static void test_every_place(void **state)
 {
 	enum { LENGTH = 600 };
 	(void)state;
-	for (unsigned which = 0; which < 3; which++) {
+	for (unsigned which = 0; which < sizeof searches / sizeof searches[0]; which++) {
 		const char *hit = searches[which].hits[0];
 		for (size_t place = 0; place < LENGTH; place++) {
 			char *text = malloc(LENGTH);

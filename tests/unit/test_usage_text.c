@@ -207,6 +207,53 @@ static void test_bulk_array(void **state)
 	}
 }
 
+/* The root's own word, among many things that have theirs. */
+static void test_bulk_list(void **state)
+{
+	static const uint32_t heads[] = {100, USAGE_TEXT_EXACT};
+	static const char *const keys[] = {"{\"data\":[", "],\"more\":["};
+	(void)state;
+	for (int where = 0; where < 3; where++) {
+		length = 0;
+		for (int i = 0; i < 2; i++) {
+			add(keys[i]);
+			for (int k = 0; k < 3000; k++)
+				add("{\"id\":\"x\",\"usage\":{\"prompt_tokens\":77,\"completion_tokens\":78},\"a\":[1,{}]},\n");
+			if (where == i)
+				add("1],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3},\"list\":[");
+		}
+		add(where == 2 ? "1],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3}}" : "1]}");
+		for (size_t piece = 100; piece < 4 * length; piece *= 3) {
+			struct usage_told told = read_text(heads[piece % 2], piece);
+			assert_int_equal(told.fields[PROMPT_TOKENS], 9);
+			assert_int_equal(told.fields[COMPLETION_TOKENS], 3);
+		}
+	}
+}
+
+/* What a model wrote into lists is called usage, and is none of Gemini's. */
+static void test_usage_in_an_array(void **state)
+{
+	static const char written[] = "{\"functionCall\":{\"args\":{\"l\":[{\"usage\":{\"prompt_tokens\":999,"
+								  "\"completion_tokens\":999}},{\"usage\":{\"completion_tokens\":998}}]}}}";
+	(void)state;
+	for (int before = 0; before < 2; before++) {
+		length = 0;
+		add("[{\"candidates\":[{\"content\":{\"parts\":[{\"inlineData\":{\"data\":\"");
+		for (int i = 0; i < 700 * before; i++)
+			add("xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx ");
+		add("\"}},");
+		add(written);
+		add("]}}],\"usage\":{\"prompt_tokens\":997},\"usageMetadata\":{\"promptTokenCount\":5,\"candidatesTokenCount\":6}}]");
+		for (size_t piece = 1; piece < 4 * length; piece = piece * 3 + 1) {
+			struct usage_told told = read_text(before ? USAGE_TEXT_EXACT : 90, piece);
+			assert_int_equal(told.seen, 1 << PROMPT_COUNT | 1 << CANDIDATES_COUNT);
+			assert_int_equal(told.fields[PROMPT_COUNT], 5);
+			assert_int_equal(told.fields[CANDIDATES_COUNT], 6);
+		}
+	}
+}
+
 /* What is not sure to be the root's does not count. */
 static void test_broken_off(void **state)
 {
@@ -228,6 +275,8 @@ int main(void)
 		cmocka_unit_test(test_arrays),
 		cmocka_unit_test(test_wrapped),
 		cmocka_unit_test(test_bulk_array),
+		cmocka_unit_test(test_bulk_list),
+		cmocka_unit_test(test_usage_in_an_array),
 		cmocka_unit_test(test_broken_off),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
