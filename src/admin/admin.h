@@ -92,8 +92,7 @@ void admin_reply_faults(struct admin_reply *reply, const struct faults *faults);
 void admin_reply_free(struct admin_reply *reply); /* what it holds, not itself */
 
 /* The body as a JSON object, for admin_json_free(); or NULL, and reply is the 400 that says where.
- * A name repeated in an object is refused, and so are trailing bytes other than white space,
- * NUL escapes and bytes that are not UTF-8. */
+ * What a name that stands twice in an object, or a NUL in a string means, is its reader's (state/json). */
 struct cJSON *admin_request_json(const struct admin_request *request, struct admin_reply *reply)
 	__attribute__((warn_unused_result));
 void admin_json_free(struct cJSON *json); /* wipes its texts: keys and passwords are among them; NULL is fine */

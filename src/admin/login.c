@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "path/identity.h"
+#include "state/json.h"
 #include "state/redis_sync.h"
 #include "state/secrets.h"
 #include "state/settings.h"
@@ -141,9 +142,14 @@ static bool read_fields(const cJSON *json, const char **username, const char **p
 			admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "%.64s: there is no such field", item->string);
 			return false;
 		}
+		bool repeated = *fields[f].value;
 		*fields[f].value = cJSON_GetStringValue(item);
-		if (!*fields[f].value) {
-			admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "%s: must be a text", fields[f].name);
+		const char *fault = repeated       ? "is given more than once" :
+			!*fields[f].value              ? "must be a text" :
+			json_has_nul(*fields[f].value) ? "has a NUL, which no text may hold" :
+											 NULL;
+		if (fault) {
+			admin_reply_problem(reply, PROBLEM_BAD_REQUEST, "%s: %s", fields[f].name, fault);
 			return false;
 		}
 	}

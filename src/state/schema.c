@@ -12,6 +12,7 @@
 #include "base/arena.h"
 #include "base/check.h"
 #include "state/faults.h"
+#include "state/json.h"
 #include "state/rules.h"
 #include "state/schema_fields.h"
 #include "state/secrets.h"
@@ -51,6 +52,8 @@ static bool check_string(const struct field *field, const cJSON *item, const cha
 	int64_t time;
 	if (!text)
 		fault = "must be a string";
+	else if (json_has_nul(text))
+		fault = "has a NUL, which no text may hold";
 	else if (field->type == FIELD_TIME)
 		fault = rules_parse_time(text, &time) ? NULL : "must be an RFC 3339 time such as 2030-01-31T12:00:00Z";
 	else if (field->max > 0 && strlen(text) > field->max)
@@ -163,6 +166,7 @@ static void take_field(const struct field *field, const cJSON *item, enum source
 	}
 }
 
+/* In Redis the last one counts. */
 static bool is_repeated(const cJSON *item)
 {
 	for (const cJSON *later = item->next; later; later = later->next)
@@ -185,7 +189,7 @@ static void take_fields(const struct field *fields, const cJSON *input, enum sou
 				take_field(field, item, source, at, into, faults);
 		} else if (!field || (flags & FIELD_STORED_ONLY)) {
 			faults_add(faults, at, "is not a known field");
-		} else if (is_repeated(item)) {
+		} else if (get(input, item->string) != item) {
 			faults_add(faults, at, "is given more than once");
 		} else if (!(flags & FIELD_READ_ONLY)) {
 			take_field(field, item, source, at, into, faults);
@@ -273,7 +277,7 @@ static cJSON *parse_value(enum schema_kind kind, const char *value, size_t lengt
 		put(object, "target", cJSON_CreateString(value));
 		return object;
 	}
-	cJSON *object = cJSON_ParseWithLengthOpts(value, length + 1, NULL, true);
+	cJSON *object = json_parse(value, length, NULL);
 	if (!cJSON_IsObject(object)) {
 		faults_add(faults, NULL, "is not a JSON object");
 		cJSON_Delete(object);

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/embedded.h"
 #include "state/faults.h"
+#include "state/json.h"
 #include "state/secrets.h"
 
 enum { BOOTSTRAP_BYTES_MAX = 64 << 20, TRIES_MAX = 50 };
@@ -98,9 +99,12 @@ static bool read_document(const cJSON *json, bool whole, struct document *d, str
 		faults_add(faults, NULL, "must be a JSON object with mappings, keys, clients and users");
 		return false;
 	}
-	cJSON_ArrayForEach(item, json)
+	cJSON_ArrayForEach(item, json) {
 		if (!is_section(item->string))
 			faults_add(faults, item->string, "is not a known field");
+		else if (cJSON_GetObjectItemCaseSensitive(json, item->string) != item)
+			faults_add(faults, item->string, "is given more than once");
+	}
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++) {
 		const char *section = schema_infos[kind].section;
 		const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, section);
@@ -373,7 +377,7 @@ static cJSON *parse_bootstrap_file(const char *path, struct faults *faults)
 	fclose(in);
 	const char *end = text;
 	text[size] = '\0';
-	cJSON *json = failed ? NULL : cJSON_ParseWithLengthOpts(text, size + 1, &end, true);
+	cJSON *json = failed ? NULL : json_parse(text, size, &end);
 	if (failed)
 		faults_add(faults, NULL, "%s", strerror(errno));
 	else if (!json)

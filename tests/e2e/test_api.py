@@ -58,6 +58,11 @@ def error(answer, status: int, code: str | None = None) -> str:
     return body["error"]["message"]
 
 
+def error_of(answer) -> str:
+    assert answer.status == 400, answer.body
+    return answer.json()["error"]["message"]
+
+
 def path_of(section: str, entry: dict) -> str:
     return f"/api/{section}/{entry[SECTIONS[section]].removeprefix('/')}"
 
@@ -679,6 +684,43 @@ def test_a_faulty_entry_is_looked_at_to_its_end(api):
                   "clients[1].id", "users[0].rpm", "users[0].password", "users[1]"):
         assert place in message, (place, message)
     assert "keys[1].key" not in message and "users[1].password" not in message
+
+
+def test_repeated_names_and_nuls_are_faults_among_others(api):
+    document = (
+        '{"mappings":[{"prefix":"/a","prefix":"/b","target":"http://h","queue":{"rate_per_second":1,"rate_per_second":2}},'
+        '{"prefix":"/c","target":"x","description":"a\\u0000b"}],"keys":[],"users":[],'
+        '"clients":[{"id":"c","mappings":["/a\\u0000"]}],"clients":[]}'
+    )
+    answer = api.request("PUT", "/api/config", [("Authorization", f"Bearer {TOKEN}")], document)
+    assert answer.status == 400
+    told = {fault.split(": ")[0]: fault for fault in answer.json()["error"]["faults"]}
+    assert set(told) == {
+        "mappings[0].prefix", "mappings[0].queue.rate_per_second", "mappings[1].target", "mappings[1].description",
+        "clients[0].mappings[0]", "clients",
+    }  # fmt: skip
+    for place in ("mappings[0].prefix", "mappings[0].queue.rate_per_second", "clients"):
+        assert "more than once" in told[place]
+    assert "NUL" in told["mappings[1].description"] and "NUL" in told["clients[0].mappings[0]"]
+    assert api.api("GET", "/api/config").json() == EMPTY
+
+
+def test_a_put_with_a_nul_changes_nothing(api):
+    created(api, "mappings", NEW["mappings"])
+    answer = api.request("PUT", "/api/mappings/new", [("Authorization", f"Bearer {TOKEN}")], '{"description":"\\u0000"}')
+    assert "description" in error_of(answer)
+    assert api.api("GET", "/api/mappings/new").json()["description"] == ""
+
+
+@pytest.mark.parametrize(
+    "value,line,column",
+    [("01", 2, 11), ("1.", 2, 12), ("-", 2, 11), (".5", 2, 10), ('"a\tb"', 2, 12), ('"a\nb"', 2, 12), ("\v1", 2, 10), ("1\f", 2, 11), ('"\x01"', 2, 11)],
+)
+def test_what_is_no_json_is_refused_with_its_place(api, value, line, column):
+    body = '{"prefix":"/j","target":"http://h",\n"weight":' + value + "}"
+    for method, path in (("POST", "/api/mappings"), ("PUT", "/api/config")):
+        message = error(api.request(method, path, [("Authorization", f"Bearer {TOKEN}")], body), 400, "bad_request")
+        assert f"line {line}, column {column}" in message
 
 
 def test_hundreds_of_faults_are_listed_too(api):
