@@ -501,13 +501,20 @@ static uint32_t saturated(uint64_t value)
 	return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
 }
 
+/* Who went at once has waited, too: 0. */
+static bool met_queue(const struct exchange *ex)
+{
+	const struct managed *m = ex->managed;
+	return m && (m->admission.queued || (m->admitted && ex->mapping->has_queue));
+}
+
 static void count(struct exchange *ex, const struct usage *usage, uint64_t now_us)
 {
 	const struct managed *m = ex->managed;
 	struct stats_event event = {
 		.kind = STATS_REQUEST,
 		.flags = (uint8_t)((ex->broken ? STATS_BROKEN_OFF : 0) | (ex->client_gone ? STATS_CLIENT_GONE : 0) |
-			(m && m->admission.queued ? STATS_QUEUED : 0) | (usage->input_known ? 0 : STATS_INPUT_ESTIMATED) |
+			(met_queue(ex) ? STATS_QUEUED : 0) | (usage->input_known ? 0 : STATS_INPUT_ESTIMATED) |
 			(usage->output_known ? 0 : STATS_OUTPUT_ESTIMATED)),
 		.status = ex->status,
 		.problem = ex->problem,

@@ -121,7 +121,8 @@ def test_a_token_dies_with_the_password_and_the_user(nodes, user):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"{}", b'{"username":"a"}', b'{"username":1,"password":"x"}', b'{"username":"a","password":"b","more":1}']
+    "body", [b"", b"{", b"[]", b"{}", b'{"username":"a"}', b'{"username":1,"password":"x"}', b'{"username":"a","password":"b","more":1}',
+             b'{"username":"a","username":"a","password":"b"}', b'{"username":"a","password":"b\\u0000"}', b'{"username":"a","password":"b\tc"}']
 )
 def test_bad_bodies_are_400(nodes, body):
     answer = nodes[0].request("POST", "/auth/login", [("Content-Type", "application/json")], body)
