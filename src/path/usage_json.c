@@ -5,6 +5,8 @@
  * Invariant: each byte is looked at a bounded number of times, whatever the input. */
 #include "path/usage_json.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "path/usage_scan.h"
@@ -352,20 +354,31 @@ bool json_scan_may_leave(const struct json_scan *s)
 	return !s->watched && (s->state == BETWEEN || long_string);
 }
 
-bool json_whole_number(const char *at, size_t length, uint32_t *value)
+/* With a fraction or an exponent: rare. */
+static bool read_float(const char *at, size_t length, uint64_t *value)
+{
+	char text[JSON_NAME_MAX];
+	char *end;
+	if (length >= sizeof text || memchr(at, 'x', length) || memchr(at, 'X', length))
+		return false;
+	memcpy(text, at, length);
+	text[length] = '\0';
+	double number = ceil(strtod(text, &end));
+	*value = number <= UINT32_MAX ? (uint64_t)number : JSON_NUMBER_BEYOND;
+	return end == text + length;
+}
+
+bool json_number(const char *at, size_t length, uint64_t *value)
 {
 	uint64_t number = 0;
 	size_t i = 0;
 	for (; i < length && at[i] >= '0' && at[i] <= '9'; i++) {
 		number = number * 10 + (uint64_t)(at[i] - '0');
 		if (number > UINT32_MAX)
-			return false;
+			number = JSON_NUMBER_BEYOND;
 	}
-	if (i == 0)
-		return false;
-	if (i < length && at[i] == '.')
-		for (i++; i < length && at[i] == '0'; i++)
-			;
-	*value = (uint32_t)number;
-	return i == length;
+	if (i && i < length)
+		return read_float(at, length, value);
+	*value = number;
+	return i > 0;
 }

@@ -84,8 +84,11 @@ static inline enum json_key json_parent(const struct json_scan *s, unsigned leve
 	return index <= JSON_LEVELS ? (enum json_key)s->path[index] : JSON_NO_KEY;
 }
 
-/* Digits, perhaps with a fraction of zeros. false: anything else, or above UINT32_MAX. */
-bool json_whole_number(const char *at, size_t length, uint32_t *value) __attribute__((warn_unused_result));
+enum { JSON_NUMBER_BEYOND = 1ll << 32 };
+
+/* A scalar as a count: 12, 12.0, 3e2; 99.5 is rounded up; above UINT32_MAX it is JSON_NUMBER_BEYOND. false: none, or
+ * below 0. */
+bool json_number(const char *at, size_t length, uint64_t *value) __attribute__((warn_unused_result));
 
 /* Not in what may be a key, before a value, or in what is watched: nothing that counts is cut if the rest is not fed. */
 bool json_scan_may_leave(const struct json_scan *s);

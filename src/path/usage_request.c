@@ -1,6 +1,5 @@
 /* usage_request: what a request's body says before it is sent. One pass of the JSON scanner over what
  * is there. Pure. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,38 +59,25 @@ static bool is_configuration(enum json_key key)
 	return key == JSON_GENERATION_CONFIG || key == JSON_GENERATION_CONFIG_SNAKE;
 }
 
-/* A number as a vendor may read it: 1e5 and 99.5 too, the latter rounded up; what is beyond is UINT32_MAX, which no
- * limit allows. false: none, or below 0. */
-static bool read_number(const char *at, size_t length, uint32_t *value)
-{
-	char text[JSON_NAME_MAX];
-	char *end;
-	if (!length || length >= sizeof text || at[0] < '0' || at[0] > '9' || memchr(at, 'x', length))
-		return false;
-	memcpy(text, at, length);
-	text[length] = '\0';
-	double number = ceil(strtod(text, &end));
-	*value = number < UINT32_MAX ? (uint32_t)number : UINT32_MAX;
-	return *end == '\0';
-}
-
 static void on_scalar(void *context, struct json_scan *s, enum json_key key, const char *at, size_t length)
 {
 	struct request_reader *r = context;
-	uint32_t value;
+	uint64_t value;
 	if (s->array_root || (s->depth != 1 && !(s->depth == 2 && is_configuration(json_parent(s, 2)))))
 		return;
 	if (key == JSON_STREAM && s->depth == 1)
 		r->out->stream = length == 4 && memcmp(at, "true", 4) == 0;
-	if (!read_number(at, length, &value))
+	if (!json_number(at, length, &value))
 		return;
+	if (value > UINT32_MAX)
+		value = UINT32_MAX; /* which no limit allows */
 	bool is_limit = key >= JSON_MAX_TOKENS && key <= JSON_MAX_OUTPUT_TOKENS_CAMEL;
 	bool is_choices =
 		key == JSON_N || key == JSON_BEST_OF || key == JSON_CANDIDATE_COUNT || key == JSON_CANDIDATE_COUNT_SNAKE;
 	if (is_limit && value > r->out->max_output_tokens)
 		r->out->max_output_tokens = value;
 	if (is_choices && value > r->choices)
-		r->choices = value;
+		r->choices = (uint32_t)value;
 }
 
 static const struct json_reader reader = {.string = on_string, .scalar = on_scalar, .all_strings = true};

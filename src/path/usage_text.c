@@ -67,22 +67,30 @@ static void on_string(void *context, struct json_scan *s, enum json_key key, con
 		t->text_bytes += length;
 }
 
+/* What Anthropic says later is the sum so far, all of it or in part; those like it put 0 for what they have said before. */
+static void tell(struct usage_told *told, unsigned field, uint32_t value)
+{
+	bool sum_so_far = field >= INPUT_TOKENS && field <= CACHE_CREATION;
+	if (!value && sum_so_far && told->seen & (1u << field))
+		return;
+	told->fields[field] = value;
+	told->seen |= (uint16_t)(1u << field);
+}
+
 static void on_scalar(void *context, struct json_scan *s, enum json_key key, const char *at, size_t length)
 {
 	struct usage_text *t = context;
 	struct usage_told *told = t->mode == NEAR ? &t->near[0] : &t->told;
-	uint32_t value;
+	uint64_t value;
 	if (s->depth != s->watched || key < JSON_PROMPT_TOKENS || key > JSON_THOUGHTS_COUNT)
 		return;
-	if (!json_whole_number(at, length, &value))
+	if (!json_number(at, length, &value) || value == JSON_NUMBER_BEYOND)
 		return;
 	if (t->beginning && key == JSON_OUTPUT_TOKENS) {
-		told->first_output = value;
+		told->first_output = (uint32_t)value;
 		return;
 	}
-	unsigned field = key - JSON_PROMPT_TOKENS;
-	told->fields[field] = value;
-	told->seen |= (uint16_t)(1u << field);
+	tell(told, key - JSON_PROMPT_TOKENS, (uint32_t)value);
 }
 
 static const struct json_reader reader = {.open = on_open, .string = on_string, .scalar = on_scalar};
@@ -91,8 +99,7 @@ void usage_told_merge(struct usage_told *told, const struct usage_told *later)
 {
 	for (unsigned i = 0; i < FIELD_COUNT; i++)
 		if (later->seen & (1u << i))
-			told->fields[i] = later->fields[i];
-	told->seen |= later->seen;
+			tell(told, i, later->fields[i]);
 	if (later->first_output)
 		told->first_output = later->first_output;
 }

@@ -66,7 +66,7 @@ void usage_text_begin(struct usage_text *t, uint32_t exact);
 void usage_text_feed(struct usage_text *t, const char *at, size_t length);
 void usage_text_end(struct usage_text *t);
 
-/* What `later` tells replaces what `told` says. */
+/* What `later` tells replaces what `told` says, but for a 0 of Anthropic's, which are sums so far. */
 void usage_told_merge(struct usage_told *told, const struct usage_told *later);
 
 /* The first place of a key "usage" or "usageMetadata" that has an object behind it, or may have behind a line's

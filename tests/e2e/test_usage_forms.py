@@ -123,6 +123,11 @@ FORMS = {
             {"type": "message_delta", "usage": MESSAGES},
         ),
     ),
+    "messages stream, 0 for what was said": (
+        SSE,
+        named(OPENING, {"type": "message_delta", "usage": {**dict.fromkeys(MESSAGES, 0), "cache_creation": None, "output_tokens": 22}}),
+    ),
+    "chat, powers": (JSON, json.dumps({**ANSWER, "usage": {"prompt_tokens": 0, "completion_tokens": 0}}).replace(": 0,", ": 1.11e2,").replace(": 0}", ": 22.0e0}")),
     "gemini": (JSON, json.dumps({**GEMINI_TEXT, "usageMetadata": GEMINI})),
     "gemini, no thoughts": (JSON, json.dumps({"usageMetadata": {"promptTokenCount": 111, "candidatesTokenCount": 22}})),
     "gemini, a tool's figures": (

@@ -52,8 +52,10 @@ static const struct answer answers[] = {
 		"{\"usageMetadata\":{\"promptTokenCount\":4,\"candidatesTokenCount\":2,\"thoughtsTokenCount\":3}}]", 4, 5, 0},
 	{"no usage: an estimate", JSON, "{\"choices\":[{\"text\":\"123456789\"}],\"usage\":null}", UNKNOWN, UNKNOWN, 3},
 	{"not a token count", JSON, "{\"usage\":{\"prompt_tokens\":-1,\"completion_tokens\":\"7\"}}", UNKNOWN, UNKNOWN, 0},
-	{"not a number", JSON, "{\"usage\":{\"prompt_tokens\":1e3,\"completion_tokens\":1.5}}", UNKNOWN, UNKNOWN, 0},
+	{"a number of another form", JSON, "{\"usage\":{\"prompt_tokens\":1e3,\"completion_tokens\":1.5}}", 1000, 2, 0},
+	{"not a number", JSON, "{\"usage\":{\"prompt_tokens\":1e,\"completion_tokens\":true}}", UNKNOWN, UNKNOWN, 0},
 	{"a float that is whole", JSON, "{\"usage\":{\"prompt_tokens\":12.0,\"completion_tokens\":0}}", 12, 0, 0},
+	{"a huge power", JSON, "{\"usage\":{\"prompt_tokens\":1e10,\"completion_tokens\":1e999}}", UNKNOWN, UNKNOWN, 0},
 	{"huge numbers", JSON, "{\"usage\":{\"prompt_tokens\":4294967296,\"completion_tokens\":"
 		"99999999999999999999999999999999999999999999999999}}", UNKNOWN, UNKNOWN, 0},
 	{"the largest", JSON, "{\"usage\":{\"prompt_tokens\":4294967295,\"completion_tokens\":1}}", 4294967295, 1, 0},
@@ -89,6 +91,15 @@ static const struct answer answers[] = {
 		"event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"input_tokens\":26,\"output_tokens\":17}}\n\n", 1033, 17, 2},
 	{"Anthropic stream, broken off", EVENTS, "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":25,\"output_tokens\":3}}}\n\n"
 		"data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"Hello\"}}\n\n", 25, UNKNOWN, 3},
+	{"Anthropic stream, 0 for what was said", EVENTS, "data: {\"type\":\"message_start\",\"message\":{\"usage\":"
+		"{\"input_tokens\":10,\"cache_read_input_tokens\":100,\"cache_creation_input_tokens\":1000,\"output_tokens\":1}}}\n\n"
+		"data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":15}}\n\n"
+		"data: {\"type\":\"message_delta\",\"usage\":{\"input_tokens\":0,\"cache_read_input_tokens\":0,\"cache_creation_input_tokens\":0,"
+		"\"output_tokens\":0}}\n\n", 1110, 15, 1},
+	{"Anthropic stream, all of it at its end", EVENTS, "data: {\"type\":\"message_start\",\"message\":{\"usage\":"
+		"{\"input_tokens\":1000,\"cache_read_input_tokens\":0,\"output_tokens\":0}}}\n\n"
+		"data: {\"type\":\"message_delta\",\"usage\":{\"input_tokens\":100,\"cache_read_input_tokens\":900,\"output_tokens\":15}}\n\n", 1000, 15, 0},
+	{"nothing is said but 0", JSON, "{\"usage\":{\"input_tokens\":0,\"output_tokens\":0}}", 0, 0, 0},
 	{"Gemini's events", EVENTS, "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"abcd\"}]}}],\"usageMetadata\":{\"promptTokenCount\":6}}\r\n\r\n"
 		"data: {\"candidates\":[],\"usageMetadata\":{\"promptTokenCount\":6,\"candidatesTokenCount\":9,\"thoughtsTokenCount\":1}}\r\n\r\n", 6, 10, 1},
 	{"a byte order mark", JSON, "\xef\xbb\xbf{\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":5}}", 4, 5, 0},

@@ -51,25 +51,38 @@ static void test_numbers(void **state)
 		{"0", 0},
 		{"12", 12},
 		{"4294967295", 4294967295},
-		{"4294967296", -1},
+		{"4294967294.5", 4294967295},
+		{"4294967296", JSON_NUMBER_BEYOND},
+		{"4294967295.5", JSON_NUMBER_BEYOND},
 		{"007", 7},
 		{"3.0", 3},
 		{"3.00", 3},
-		{"3.5", -1},
+		{"3.5", 4},
+		{"3e0", 3},
+		{"12.5e1", 125},
+		{"5E-1", 1},
+		{"1e999", JSON_NUMBER_BEYOND},
+		{"-0", -1},
+		{"1e", -1},
+		{"1.2.3", -1},
+		{"0x10", -1},
+		{"0X10", -1},
+		{"1 ", -1},
+		{"nan", -1},
 		{"-1", -1},
 		{"+1", -1},
-		{"1e2", -1},
+		{"1e2", 100},
 		{"", -1},
 		{".0", -1},
 		{"null", -1},
-		{"99999999999999999999999", -1},
+		{"99999999999999999999999", JSON_NUMBER_BEYOND},
 	};
 	(void)state;
 	for (unsigned i = 0; i < sizeof samples / sizeof samples[0]; i++) {
-		uint32_t value = 0;
-		bool fine = json_whole_number(samples[i].text, strlen(samples[i].text), &value);
-		if (fine != (samples[i].value >= 0) || (fine && value != samples[i].value))
-			fail_msg("%s: %d %u", samples[i].text, fine, value);
+		uint64_t value = 0;
+		bool fine = json_number(samples[i].text, strlen(samples[i].text), &value);
+		if (fine != (samples[i].value >= 0) || (fine && value != (uint64_t)samples[i].value))
+			fail_msg("%s: %d %llu", samples[i].text, fine, (unsigned long long)value);
 	}
 }
 

@@ -207,6 +207,18 @@ static void test_bulk_array(void **state)
 	}
 }
 
+static void test_merge(void **state)
+{
+	static const struct usage_told empty = {.seen = 1 << INPUT_TOKENS | 1 << PROMPT_TOKENS | 1 << OUTPUT_TOKENS};
+	struct usage_told told = {.seen = 1 << INPUT_TOKENS | 1 << PROMPT_TOKENS, .fields = {7, 7, 7, 7}};
+	(void)state;
+	usage_told_merge(&told, &empty);
+	assert_int_equal(told.seen, empty.seen);
+	assert_int_equal(told.fields[INPUT_TOKENS], 7);
+	assert_int_equal(told.fields[PROMPT_TOKENS], 0);
+	assert_int_equal(told.fields[OUTPUT_TOKENS], 0);
+}
+
 /* The root's own word, among many things that have theirs. */
 static void test_bulk_list(void **state)
 {
@@ -275,6 +287,7 @@ int main(void)
 		cmocka_unit_test(test_arrays),
 		cmocka_unit_test(test_wrapped),
 		cmocka_unit_test(test_bulk_array),
+		cmocka_unit_test(test_merge),
 		cmocka_unit_test(test_bulk_list),
 		cmocka_unit_test(test_usage_in_an_array),
 		cmocka_unit_test(test_broken_off),
