@@ -17,7 +17,7 @@
 #include "state/secrets.h"
 #include "state/snapshot_build.h"
 
-enum { BAD_TOLD_MAX = 20 };
+enum { BAD_TOLD_MAX = 100 }; /* as many as the journal keeps */
 
 struct telling { /* of bad values: each once, as long as it stays */
 	struct store *store;

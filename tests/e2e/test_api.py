@@ -745,6 +745,19 @@ def test_unknown_sections(api):
 # -- other nodes, redis-cli, a Redis that is away
 
 
+@pytest.mark.parametrize("section", SECTIONS)
+def test_an_entry_that_cannot_be_read_is_not_there(api, store, section):
+    new = {**NEW[section], "key_sha256": "ab" * 32} if section == "clients" else NEW[section]
+    field = new["key_sha256"] if section == "clients" else new[SECTIONS[section]]
+    store.client.hset(f"apiproxy:{section}", field, "{nonsense")
+    path = path_of(section, new)
+    error(api.api("GET", path), 404)
+    error(api.api("PUT", path, new), 404)
+    created(api, section, new)
+    assert api.api("GET", path).status == 200
+    error(api.api("POST", f"/api/{section}", new), 409)
+
+
 def test_a_change_holds_on_all_nodes_within_a_second(api, store):
     with Gateway(API_PROXY_REDIS_URL=store.url) as second:
         assert second.get("/new/x").status == 404

@@ -162,16 +162,26 @@ static void test_notices_raw_changes_and_skips_bad_ones(void **state)
 	redis_fixture_do(&redis, "HSET apiproxy:mappings /raw2 http://h");
 	assert_true(is_routed(s, "/raw2"));
 	assert_int_equal(count_in_journal("/bad: skipped: target: "), told + 1);
-	assert_int_equal(update(s, SCHEMA_MAPPING, "/bad", "{\"enabled\":true}"), STORE_INVALID);
-	assert_said("target: is required");
-	assert_int_equal(update(s, SCHEMA_MAPPING, "/bad", "{\"target\":\"http://good\"}"), STORE_OK);
+	assert_int_equal(update(s, SCHEMA_MAPPING, "/bad", "{\"target\":\"http://good\"}"), STORE_MISSING);
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/bad\",\"target\":\"http://good\"}"), STORE_OK);
 	assert_true(is_routed(s, "/bad"));
+	assert_int_equal(create(s, SCHEMA_MAPPING, "{\"prefix\":\"/bad\",\"target\":\"http://good\"}"), STORE_EXISTS);
 	redis_fixture_do(&redis, "DEL apiproxy:mappings");
 	redis_fixture_do(&redis, "SET apiproxy:mappings nonsense");
 	assert_true(is_routed(s, "/raw"));
 	snapshot_unref(one);
 	snapshot_unref(two);
 	snapshot_unref(three);
+}
+
+static void test_many_bad_values_are_named(void **state)
+{
+	is_routed(*state, "/x");
+	size_t told = count_in_journal(": skipped: ");
+	for (int i = 0; i < 60; i++)
+		redis_fixture_do(&redis, "HSET apiproxy:users u%s 1", (char[]){(char)('!' + i), '\0'});
+	is_routed(*state, "/x");
+	assert_int_equal(count_in_journal(": skipped: "), told + 60);
 }
 
 /* Whoever puts a client's key where its digest belongs does not find it in the log. */
@@ -400,6 +410,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_secret_is_not_unset, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_publishes_each_change, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_notices_raw_changes_and_skips_bad_ones, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_many_bad_values_are_named, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_client_key_by_mistake_is_not_told, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_keys_are_sealed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_plain_key_in_redis_is_sealed_in_place, set_up, tear_down),
