@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/http1.h"
 
 struct status_name {
 	uint16_t status;
@@ -142,19 +143,35 @@ static bool gemini_fields(const struct dialect_refusal *r, struct buf *out)
 
 struct dialect {
 	const char *key_field;
+	struct dialect_places places;
 	cJSON *(*error)(const struct problem *p, const struct dialect_refusal *r, const char *message);
 	bool (*fields)(const struct dialect_refusal *r, struct buf *out);
 };
 
+#define IN(id) (1u << HTTP_##id)
+_Static_assert(HTTP_FIELD_ID_COUNT <= 32, "a bit each");
+
 static const struct dialect dialects[] = {
-	[DIALECT_OPENAI] = {"authorization", openai_error, openai_fields},
-	[DIALECT_ANTHROPIC] = {"x-api-key", anthropic_error, anthropic_fields},
-	[DIALECT_GEMINI] = {"x-goog-api-key", gemini_error, gemini_fields},
+	[DIALECT_OPENAI] = {"authorization", {IN(AUTHORIZATION) | IN(API_KEY), false}, openai_error, openai_fields},
+	[DIALECT_ANTHROPIC] = {"x-api-key", {IN(AUTHORIZATION) | IN(X_API_KEY), false}, anthropic_error,
+		anthropic_fields},
+	[DIALECT_GEMINI] = {"x-goog-api-key", {IN(AUTHORIZATION) | IN(X_GOOG_API_KEY), true}, gemini_error,
+		gemini_fields},
 };
 
 const char *dialect_key_field(enum dialect_id dialect)
 {
 	return dialects[dialect].key_field;
+}
+
+struct dialect_places dialect_places(enum dialect_id dialect)
+{
+	return dialects[dialect].places;
+}
+
+struct dialect_places dialect_all_places(void)
+{
+	return (struct dialect_places){IN(AUTHORIZATION) | IN(X_API_KEY) | IN(X_GOOG_API_KEY) | IN(API_KEY), true};
 }
 
 uint64_t dialect_retry_seconds(uint64_t retry_after_ms)

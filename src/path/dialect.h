@@ -14,6 +14,15 @@
 /* The field that holds the vendor key, in lower case. */
 const char *dialect_key_field(enum dialect_id dialect);
 
+/* Where a vendor looks for a credential: beside ours none of the client's may be in any of these. */
+struct dialect_places {
+	uint32_t fields; /* a bit, 1 << id, for each enum http_field_id */
+	bool query;      /* its key= */
+};
+
+struct dialect_places dialect_places(enum dialect_id dialect);
+struct dialect_places dialect_all_places(void);
+
 struct dialect_limit { /* what a refusal says of one window; limit 0: nothing */
 	uint64_t limit;
 	uint64_t remaining;

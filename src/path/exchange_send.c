@@ -130,8 +130,13 @@ static void fill_managed(struct exchange *ex, struct rewrite_request *r, char *q
 {
 	const struct mapping *m = ex->mapping;
 	const struct vendor_key *key = ex->managed->admission.key;
-	r->drop_credentials = m->auth_required;
-	if (m->auth_required && ex->query.length) {
+	struct dialect_places drop = {0};
+	if (m->auth_required)
+		drop = dialect_all_places();
+	else if (key)
+		drop = dialect_places(m->dialect);
+	r->drop_fields = drop.fields;
+	if (drop.query && ex->query.length) {
 		size_t length = identity_scrub_query(ex->query.at + 1, ex->query.length - 1, query + 1);
 		query[0] = '?';
 		if (length + 1 < ex->query.length) /* else nothing was taken out: also a bare "?" goes on */

@@ -45,12 +45,6 @@ static bool is_private(const struct rewrite_request *r, const struct http_field 
 	return false;
 }
 
-static bool is_credential(const struct http_field *f)
-{
-	return f->id == HTTP_AUTHORIZATION || f->id == HTTP_X_API_KEY || f->id == HTTP_X_GOOG_API_KEY ||
-		f->id == HTTP_API_KEY;
-}
-
 static bool put_key(const struct rewrite_request *r, struct buf *out, const struct http_field *at)
 {
 	if (at ? !buf_append(out, at->name, at->name_length) : !put(out, r->key_field))
@@ -79,7 +73,7 @@ static bool put_request_field(const struct rewrite_request *r, struct buf *out, 
 		*key_put = true;
 		return put_key(r, out, f);
 	}
-	return (r->drop_credentials && is_credential(f)) || put_field(out, f);
+	return (r->drop_fields & 1u << f->id) || put_field(out, f);
 }
 
 bool rewrite_request(const struct rewrite_request *r, struct buf *out)

@@ -4,6 +4,7 @@
 #define APIPROXY_PATH_REWRITE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 #include "base/http1.h"
@@ -19,7 +20,7 @@ struct rewrite_request {
 	bool chunked;                     /* the body is sent chunked */
 	bool websocket;                   /* Connection and Upgrade go along */
 	bool drop_expect;
-	bool drop_credentials;            /* all places of a client's credential */
+	uint32_t drop_fields;             /* a client's credentials: a bit, 1 << id, for each enum http_field_id left out */
 	const char *length;               /* replaces Content-Length; NULL: as it is */
 	const char *key_field;            /* NULL: no vendor key is put in */
 	const char *key_prefix;

@@ -163,6 +163,10 @@ def test_body_arrives_unchanged(one, vendor, guarded):
 # -- the vendor's key in the dialect's place
 
 
+# Where each vendor would find another credential than ours.
+LOOKED_AT = {"openai": {"api-key"}, "anthropic": {"authorization"}, "gemini": {"authorization", "?key"}}
+
+
 @pytest.mark.parametrize(
     "dialect,field,prefix", [("openai", "authorization", "Bearer "), ("anthropic", "x-api-key", ""), ("gemini", "x-goog-api-key", "")]
 )
@@ -171,12 +175,22 @@ def test_vendor_key_goes_where_the_dialect_wants_it(one, vendor, dialect, field,
     key = name("vk")
     mapping = one.map(vendor.url, auth=auth, dialect=dialect, pool=one.pool(key))
     fields = [(n, v) for place in FIELDS for n, v in in_place(place, one.client())[0]]
-    assert one[0].get(mapping + "/echo", fields).status == 200
+    assert one[0].get(mapping + "/echo?a=%2F&key=mine&%6bey=mine&b", fields).status == 200
     head = vendor.received[-1].request.head
     assert head.all(field) == [f"{prefix}secret-{key}"]
-    left = {f.lower() for f in FIELDS} - {field}
-    for other in left:
-        assert (other in head) == (auth == "none"), other
+    for other in {f.lower() for f in FIELDS} - {field}:
+        assert (other in head) == (auth == "none" and other not in LOOKED_AT[dialect]), other
+    looks = auth == "required" or "?key" in LOOKED_AT[dialect]
+    assert vendor.received[-1].target == "/echo?a=%2F&" + ("b" if looks else "key=mine&%6bey=mine&b")
+
+
+@pytest.mark.parametrize("dialect", LOOKED_AT)
+def test_without_a_key_of_ours_the_clients_pass(one, vendor, dialect):
+    mapping = one.map(vendor.url, dialect=dialect, queue={"rate_per_second": 100, "capacity": 1, "timeout_seconds": 5})
+    fields = [(n, v) for place in FIELDS for n, v in in_place(place, "mine")[0]]
+    assert one[0].get(mapping + "/echo?key=mine", fields).status == 200
+    head = vendor.received[-1].request.head
+    assert all(f.lower() in head for f in FIELDS) and vendor.received[-1].target == "/echo?key=mine"
 
 
 @pytest.mark.parametrize("header,prefix", [("api-key", ""), ("X-Vendor-Token", ""), ("Authorization", "Bearer ")])

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/http1.h"
 #include "path/dialect.h"
 
 static cJSON *body_of(enum dialect_id dialect, const struct dialect_refusal *r)
@@ -175,6 +176,12 @@ static void test_key_places(void **state)
 	assert_string_equal(dialect_key_field(DIALECT_OPENAI), "authorization");
 	assert_string_equal(dialect_key_field(DIALECT_ANTHROPIC), "x-api-key");
 	assert_string_equal(dialect_key_field(DIALECT_GEMINI), "x-goog-api-key");
+	for (int i = 0; i < 3; i++) {
+		struct dialect_places places = dialect_places((enum dialect_id)i), all = dialect_all_places();
+		assert_int_equal(places.fields & ~all.fields, 0);
+		assert_true(places.fields & 1u << HTTP_AUTHORIZATION);
+		assert_int_equal(places.query, i == DIALECT_GEMINI);
+	}
 	assert_int_equal(dialect_retry_seconds(0), 1);
 	assert_int_equal(dialect_retry_seconds(1000), 1);
 	assert_int_equal(dialect_retry_seconds(1001), 2);

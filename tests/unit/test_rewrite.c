@@ -102,7 +102,7 @@ static void test_keys(void **state)
 		"api-key: mine\r\nauthorization: again\r\nA: b\r\n\r\n";
 	(void)state;
 	struct rewrite_request r = request_of(bytes);
-	r.drop_credentials = true;
+	r.drop_fields = 1u << HTTP_AUTHORIZATION | 1u << HTTP_X_API_KEY | 1u << HTTP_X_GOOG_API_KEY | 1u << HTTP_API_KEY;
 	check_request(&r, "GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nA: b\r\n\r\n");
 	r.key_field = "authorization";
 	r.key_prefix = "Bearer ";
@@ -119,6 +119,10 @@ static void test_keys(void **state)
 	check_request(&r,
 		"GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nAuthorization: Bearer mine\r\nX-API-KEY: sk-vendor\r\n"
 		"x-goog-api-key: mine\r\napi-key: mine\r\nauthorization: again\r\nA: b\r\n\r\n");
+	r.drop_fields = 1u << HTTP_AUTHORIZATION | 1u << HTTP_X_API_KEY;
+	check_request(&r,
+		"GET /v1/x HTTP/1.1\r\nHost: api.example:81\r\nX-API-KEY: sk-vendor\r\nx-goog-api-key: mine\r\napi-key: mine\r\n"
+		"A: b\r\n\r\n");
 }
 
 static void test_private_and_extra(void **state)
