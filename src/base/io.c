@@ -61,13 +61,6 @@ void io_set_reset_on_close(struct io *io)
 		setsockopt(io->watch.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
 }
 
-void io_set_reset_if_unsent(struct io *io)
-{
-	int unsent = 0;
-	if (io->watch.fd >= 0 && ioctl(io->watch.fd, SIOCOUTQNSD, &unsent) == 0 && unsent > 0)
-		io_set_reset_on_close(io);
-}
-
 static long tls_result(struct io *io, int result, bool *wanted)
 {
 	switch (SSL_get_error(io->tls, result)) {
@@ -212,6 +205,12 @@ size_t io_room(const struct io *io)
 	uint32_t most = memory[SK_MEMINFO_SNDBUF];
 	uint32_t queued = memory[SK_MEMINFO_WMEM_QUEUED];
 	return queued < most ? (most - queued) / 2 : 0;
+}
+
+size_t io_unsent(const struct io *io)
+{
+	int bytes = 0;
+	return io->watch.fd >= 0 && ioctl(io->watch.fd, SIOCOUTQNSD, &bytes) == 0 && bytes > 0 ? (size_t)bytes : 0;
 }
 
 int io_handshake(struct io *io)

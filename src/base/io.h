@@ -32,8 +32,6 @@ bool io_open(struct io *io, struct loop *l, int fd, void (*on_event)(struct loop
 void io_note(struct io *io, uint32_t events); /* stores the readiness that events tell of */
 void io_close(struct io *io, struct loop *l);       /* frees tls, closes the socket; twice is fine */
 void io_set_reset_on_close(struct io *io);          /* the peer shall see RST, not FIN */
-/* The same where bytes wait that have not left yet, which a FIN would have to wait behind. */
-void io_set_reset_if_unsent(struct io *io);
 
 long io_read(struct io *io, void *data, size_t length);             /* bytes, or IO_… */
 long io_write(struct io *io, const struct iovec *parts, int count); /* bytes, or IO_AGAIN, IO_ERROR */
@@ -42,6 +40,8 @@ long io_write(struct io *io, const struct iovec *parts, int count); /* bytes, or
 bool io_has_hung_up(struct io *io);
 /* How many bytes the kernel would take now, at least; 0 where it does not say (TLS). */
 size_t io_room(const struct io *io);
+/* How many bytes the kernel has taken and could not send yet: a FIN would wait behind them. */
+size_t io_unsent(const struct io *io);
 int io_handshake(struct io *io); /* TLS, either side: 1 done, IO_AGAIN, IO_ERROR */
 void io_shutdown_write(struct io *io); /* close_notify where TLS, then FIN */
 

@@ -13,7 +13,8 @@
 
 enum {
 	READS_PER_TURN = 16,
-	STALL_MS = 60000, /* between two writes of an answer of our own that the client takes anything of */
+	HALF_TUNNEL_SECONDS = 5, /* without a byte */
+	STALL_MS = 60000,        /* between two writes of an answer of our own that the client takes anything of */
 };
 
 /* A vendor's answer has no time limit but its mapping's. */
@@ -329,6 +330,33 @@ static enum step pump_down(struct exchange *ex)
 	return STEP_STAY;
 }
 
+/* What has left for either end, in bytes. A slow reader may keep the kernel's buffers full for longer than we wait. */
+static uint64_t bytes_passed(const struct exchange *ex)
+{
+	uint64_t waiting = io_unsent(&ex->front->io) + (ex->upstream ? io_unsent(&ex->upstream->io) : 0);
+	return ex->up.taken + ex->down.taken - waiting;
+}
+
+/* A tunnel of which one end has closed goes on while bytes pass. Then it is over, whether the other end has
+ * noticed or not. The kernel sends without a word: hence a look each second. */
+static enum step end_half_a_tunnel(struct exchange *ex)
+{
+	if (!ex->front->io.hangup && ex->upstream && !ex->upstream->io.hangup)
+		return STEP_STAY;
+	uint64_t passed = bytes_passed(ex);
+	if (passed != ex->passed)
+		ex->quiet_seconds = 0;
+	else if (ex->impatient && ++ex->quiet_seconds == HALF_TUNNEL_SECONDS) {
+		ex->broken = ex->broken || buf_length(&ex->down.pending);
+		return STEP_SETTLE;
+	}
+	if (passed != ex->passed || !ex->patience.due_ms)
+		loop_timer_set(ex->plane->loop, &ex->patience, loop_now_ms(ex->plane->loop) + 1000);
+	ex->impatient = false;
+	ex->passed = passed;
+	return STEP_STAY;
+}
+
 enum step step_relay(struct exchange *ex)
 {
 	enum step next = STEP_STAY;
@@ -344,7 +372,9 @@ enum step step_relay(struct exchange *ex)
 		next = exchange_tell_continue(ex);
 	if (next == STEP_STAY)
 		next = exchange_pump_up(ex);
-	return next == STEP_STAY ? pump_down(ex) : next;
+	if (next == STEP_STAY)
+		next = pump_down(ex);
+	return next == STEP_STAY && ex->tunnel ? end_half_a_tunnel(ex) : next;
 }
 
 enum step step_answer(struct exchange *ex)

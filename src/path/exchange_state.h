@@ -67,7 +67,7 @@ struct exchange {
 	struct front *front;             /* never NULL before the end */
 	struct loop_task task;
 	struct loop_timer deadline;      /* the mapping's timeout_seconds; once the answer is ours: of a client that takes nothing */
-	struct loop_timer patience;      /* Expect: when we tell the client to go on */
+	struct loop_timer patience;      /* Expect: when we tell the client to go on; a half-closed tunnel: the next look */
 
 	/* the request */
 	struct http_head *request;       /* a copy; NULL once the answer has begun */
@@ -93,6 +93,8 @@ struct exchange {
 	/* what happened */
 	uint64_t begun_us, sent_us, answered_us; /* sent, answered: 0 = not yet */
 	uint32_t overhead_us;
+	uint64_t passed;                 /* a tunnel of which one end has closed: bytes, */
+	uint8_t quiet_seconds;           /* and since when there are no more */
 
 	bool internal : 1;        /* goes to the control plane */
 	bool head_method : 1;
@@ -103,7 +105,7 @@ struct exchange {
 	bool tunnel : 1;
 	bool expects : 1;         /* Expect: 100-continue, not yet told to go on */
 	bool told : 1;            /* 100 was sent */
-	bool impatient : 1;       /* the upstream took its time to say 100 */
+	bool impatient : 1;       /* `patience` is over */
 	bool reconsider : 1;      /* `partial` holds an answer that is to be passed on after all */
 	bool keeping : 1;         /* `kept` holds all of the body read so far */
 	bool resent : 1;          /* once more after a dead kept connection */

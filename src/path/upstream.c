@@ -217,7 +217,8 @@ void upstream_close(struct upstream_pool *p, struct upstream *u)
 
 void upstream_break_off(struct upstream_pool *p, struct upstream *u)
 {
-	io_set_reset_if_unsent(&u->io);
+	if (io_unsent(&u->io))
+		io_set_reset_on_close(&u->io);
 	upstream_close(p, u);
 }
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+import time
 
 import pytest
 import websockets.exceptions
 from websockets.sync.client import connect
 from websockets.sync.server import serve
 
-from support.wire import Closed, request_bytes
+from support.process import eventually
+from support.wire import Closed, RawServer, request_bytes
 
 UPGRADE = [
     ("Connection", "Upgrade"),
@@ -143,6 +146,91 @@ def test_upstream_hangs_up(gateway, server, prefix, how):
     client, upstream, _, _ = tunnel(gateway, server, prefix)
     getattr(upstream, how)()
     assert client.wait_end(1)
+
+
+FIN_WAIT2 = 5  # the peer has our end (netinet/tcp.h)
+SILENCE = 5  # how long one end may be closed and the other say nothing
+
+
+def is_over(gateway) -> bool:
+    return gateway.get("/stats").json()["performance"]["active_requests"] == 0
+
+
+@pytest.mark.parametrize("how", ["close", "half_close"])
+def test_client_closed_and_the_upstream_takes_no_notice(gateway, server, prefix, how):
+    client, upstream, _, _ = tunnel(gateway, server, prefix)
+    eventually(lambda: not is_over(gateway), 1)
+    began = time.monotonic()
+    getattr(client, how)()
+    assert upstream.wait_end(1) == "fin"
+    eventually(lambda: is_over(gateway), SILENCE + 2)
+    assert time.monotonic() - began >= SILENCE - 0.5
+    if how == "half_close":
+        assert client.wait_end(1) == "fin"
+
+
+def test_client_closed_and_the_upstream_reads_nothing(gateway, server, prefix):
+    client, upstream, _, _ = tunnel(gateway, server, prefix)
+    client.send_until_blocked(b"x" * 65536, quiet=0.3, limit=2_000_000)
+    client.half_close()
+    eventually(lambda: is_over(gateway), SILENCE + 2)
+    assert client.wait_end(1) in ("fin", "rst") and upstream.wait_end(1) == "rst"
+
+
+def test_client_reset_ends_it_at_once(gateway, server, prefix):
+    client, upstream, _, _ = tunnel(gateway, server, prefix)
+    client.send_until_blocked(b"x" * 65536, quiet=0.3, limit=2_000_000)
+    time.sleep(0.3)
+    client.reset()
+    eventually(lambda: is_over(gateway), 1)
+    assert upstream.wait_end(1) == "rst"
+
+
+def test_client_half_closed_hears_what_the_upstream_still_says(gateway, server, prefix):
+    client, upstream, _, _ = tunnel(gateway, server, prefix)
+    client.half_close()
+    assert upstream.wait_end(1) == "fin"
+    for number in range(4):
+        time.sleep(2)
+        upstream.send(b"%d" % number)
+        assert client.read_exactly(1) == b"%d" % number
+    upstream.close()
+    assert client.wait_end(1) == "fin"
+
+
+def test_upstream_closed_and_the_client_reads_no_more(gateway, server, prefix):
+    client, upstream, _, _ = tunnel(gateway, server, prefix)
+    upstream.send_until_blocked(b"x" * 65536, quiet=0.3)
+    upstream.half_close()
+    while upstream.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != bytes([FIN_WAIT2]):
+        client.read_exactly(65536)  # the end is behind what nobody has taken yet
+        time.sleep(0.01)
+    eventually(lambda: is_over(gateway), SILENCE + 2)
+    assert client.wait_end(1) == "rst"
+
+
+@pytest.mark.parametrize("slow", ["client", "upstream"])
+def test_a_slow_reader_gets_all_of_it_after_the_end(gateway, slow):
+    """More than the kernel's buffers hold, for longer than silence may last."""
+    with RawServer(receive_buffer=65536, send_buffer=65536) as server:
+        client, upstream, _, _ = tunnel(gateway, server, gateway.route(server.url))
+        reader, writer = (client, upstream) if slow == "client" else (upstream, client)
+        left = 12_000_000
+
+        def write():
+            writer.send(b"z" * left)
+            writer.half_close()
+
+        thread = threading.Thread(target=write)
+        writer.set_timeout(30)
+        thread.start()
+        until = time.monotonic() + SILENCE * 2
+        while time.monotonic() < until:
+            left -= len(reader.read_exactly(20_000))
+            time.sleep(0.05)
+        assert len(reader.read_exactly(left)) == left
+        assert reader.wait_end(1) == "fin"
+        thread.join()
 
 
 def test_last_bytes_before_the_end_arrive(gateway, server, prefix):
