@@ -128,6 +128,12 @@ const same = (a, b) => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
 // To the reader of the form 0, "" and nothing are the same.
 const known = (field, value) => ((field.type === 'number' && value === 0) || value === '' ? null : value);
 
+// To take its rate away is to take the queue away; what was never one, and has no rate yet, is a fault to be told.
+function hasNoQueue(rows, entry) {
+	const filled = rows.filter((r) => r.field.name.startsWith('queue.') && r.read() !== null);
+	return !filled.length || Boolean(entry && entry.queue && !filled.some((r) => r.field.name === 'queue.rate_per_second'));
+}
+
 function changes(rows, entry) {
 	const body = {};
 	for (const { field, read } of rows) {
@@ -137,7 +143,7 @@ function changes(rows, entry) {
 		if (!same(known(field, now), before ?? (field.type === 'switch' ? false : field.type === 'mappings' ? [] : null))) putIn(body, field.name, now);
 		else if (!entry && field.required) putIn(body, field.name, now);
 	}
-	if (body.queue && rows.every((r) => !r.field.name.startsWith('queue.') || r.read() === null)) body.queue = null;
+	if (body.queue && hasNoQueue(rows, entry)) body.queue = null;
 	return body;
 }
 

@@ -1,5 +1,5 @@
 /* figures: /stats and /performance as JSON, from a report of the aggregate. Any thread; owns nothing.
- * Times in the report are µs, shown as ms with 3 decimals; rates and memory with 2. */
+ * Times in the report are µs, shown as ms with 3 decimals at most; rates in percent and memory with 2. */
 #include "admin/figures.h"
 
 #include <cjson/cJSON.h>
@@ -24,6 +24,14 @@ static void add_rounded(cJSON *object, const char *name, double value, int decim
 {
 	double scale = pow(10, decimals);
 	add(object, name, round(value * scale) / scale);
+}
+
+/* Always with both of its decimals, which no number of cJSON's keeps: 8.70, 0.00. */
+static void add_two_decimals(cJSON *object, const char *name, double value)
+{
+	char text[32];
+	snprintf(text, sizeof text, "%.2f", value);
+	CHECK(cJSON_AddRawToObject(object, name, text));
 }
 
 static void add_us_as_ms(cJSON *object, const char *name, double us)
@@ -90,10 +98,10 @@ static void add_performance(cJSON *root, const struct stats_report *r)
 	cJSON *object = add_object(root, "performance");
 	double error_rate = round(percent_of(r->recent.errors, r->recent.requests) * 100) / 100;
 	add_speed(object, &r->recent);
-	add_rounded(object, "error_rate", error_rate, 2);
-	add_rounded(object, "success_rate", 100 - error_rate, 2);
-	add_rounded(object, "memory_usage_mb", r->memory_bytes / (1024.0 * 1024.0), 2);
-	add_rounded(object, "cpu_percent", r->cpu_percent, 2);
+	add_two_decimals(object, "error_rate", error_rate);
+	add_two_decimals(object, "success_rate", 100 - error_rate);
+	add_two_decimals(object, "memory_usage_mb", r->memory_bytes / (1024.0 * 1024.0));
+	add_two_decimals(object, "cpu_percent", r->cpu_percent);
 	add(object, "active_requests", (double)r->active_requests);
 	add(object, "active_connections", (double)r->active_connections);
 }
@@ -112,7 +120,7 @@ static void add_endpoint(cJSON *list, const char *prefix, const struct stats_rep
 	add_text(object, "prefix", prefix);
 	add(object, "requests", (double)e->counts.requests);
 	add(object, "errors", (double)e->counts.errors);
-	add_rounded(object, "error_rate", percent_of(e->recent.errors, e->recent.requests), 2);
+	add_two_decimals(object, "error_rate", percent_of(e->recent.errors, e->recent.requests));
 	add_speed(object, &e->recent);
 	add(object, "active_requests", (double)e->active_requests);
 	add(object, "bytes_in", (double)e->counts.bytes_in);

@@ -153,6 +153,20 @@ def test_every_managed_field(gateway, log_in):
     save(page)
     got = entry(gateway, "/api/mappings/all")
     assert not got.get("pool") and not got.get("queue") and not got.get("timeout_seconds")
+
+    # The rate alone makes a queue, and taken away takes it away.
+    press(page, "/all", "Edit")
+    fill(page, {"Places": "7"})
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    expect(page.locator("#field-queue-rate_per_second-fault")).not_to_be_empty()
+    fill(page, {"Starts per second": "2"})
+    save(page)
+    assert entry(gateway, "/api/mappings/all")["queue"] == {"rate_per_second": 2, "capacity": 7, "timeout_seconds": 5}
+    press(page, "/all", "Edit")
+    fill(page, {"Starts per second": ""})
+    save(page)
+    got = entry(gateway, "/api/mappings/all")
+    assert not got.get("queue")
     assert got["connect_timeout_seconds"] == 3 and got["auth"] == "required"
     assert gateway.api("DELETE", "/api/mappings/all").status == 204
 

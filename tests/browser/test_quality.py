@@ -111,10 +111,26 @@ def test_words_stay_whole_and_long_ones_break(gateway, filled, vendor, log_in):
     assert gateway.api("DELETE", "/api/mappings" + longest["prefix"]).status == 204
 
 
+@pytest.mark.parametrize("width", [320, 375, 1280])
+def test_the_longest_prefix_leaves_room_for_its_figures(gateway, vendor, open_page, width):
+    longest = "/" + "/".join("p" * 11 for _ in range(10)) + "/-tail"
+    assert gateway.api("POST", "/api/mappings", {"prefix": longest, "target": vendor.url}).status == 201
+    gateway.get(longest + "/x")
+    page = open_page(gateway.url + "/", viewport={"width": width, "height": 800})
+    shown = page.locator("#endpoints tbody tr", has_text="-tail")
+    expect(shown).to_be_visible()
+    name, scrolled = shown.locator("th").bounding_box(), page.locator(".scroll").bounding_box()
+    assert name["width"] <= scrolled["width"] / 2
+    assert shown.locator("th").evaluate("e => e.scrollWidth <= e.clientWidth"), "all of it can be read"
+    assert_no_sideways_scroll(page, "statistics")
+    assert gateway.api("DELETE", "/api/mappings" + longest).status == 204
+
+
+@pytest.mark.parametrize("width", [320, 360])
 @pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
-def test_phone(gateway, filled, vendor, open_page, locale):
+def test_phone(gateway, filled, vendor, open_page, locale, width):
     gateway.get(filled + "/x")
-    page = open_page(gateway.url + "/", viewport=PHONE, locale=locale)
+    page = open_page(gateway.url + "/", viewport={**PHONE, "width": width}, locale=locale)
     expect(page.locator("#endpoints tbody tr").first).to_be_visible()
     assert_no_sideways_scroll(page, "statistics")
     page.goto(gateway.url + "/admin")

@@ -121,6 +121,10 @@ def test_rates_have_two_decimals(gateway, vendor):
     performance = stats(gateway)["performance"]
     for name in ("error_rate", "success_rate", "memory_usage_mb"):
         assert performance[name] == round(performance[name], 2), name
+    text = gateway.get("/stats").body.decode()
+    for name in ("error_rate", "success_rate", "cpu_percent", "memory_usage_mb"):
+        assert re.findall(rf'"{name}":([^,}}]+)', text)
+        assert all(re.fullmatch(r"\d+\.\d\d", value) for value in re.findall(rf'"{name}":([^,}}]+)', text)), name
 
 
 def test_stats_know_the_time_a_request_takes(gateway, server, prefix):
