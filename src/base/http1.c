@@ -2,6 +2,7 @@
  * it has come, which is rare and bounded by HTTP_HEAD_MAX. Any thread. */
 #include "base/http1.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -27,7 +28,7 @@ static const struct field_name field_names[] = {
 #undef X
 };
 
-enum { FIELD_NAME_COUNT = sizeof field_names / sizeof field_names[0] };
+enum { FIELD_NAME_COUNT = sizeof field_names / sizeof field_names[0], NAMES_SCANNED = 16 };
 
 bool http_is_token(const char *at, size_t length)
 {
@@ -166,23 +167,73 @@ static const char *parse_field(struct http_field *field, const char *line, size_
 	return NULL;
 }
 
-/* What Connection names goes no further either; a message's framing and Host are not its to name. false: it
- * names more than there can be, which would only cost time: names by fields. */
-static bool mark_named_hops(struct http_head *head, const struct http_field *connection, unsigned *names)
+/* By length first: any order will do. */
+static int compare_names(const char *a, size_t a_length, const char *b, size_t b_length)
 {
-	const char *at = connection->value;
-	struct http_span name;
-	while (next_element(&at, connection->value + connection->value_length, &name)) {
-		if (++*names > HTTP_FIELDS_MAX)
-			return false;
-		for (unsigned i = 0; i < head->field_count; i++) {
-			struct http_field *f = &head->fields[i];
-			if (!f->hop && f->name_length == name.length && f->id != HTTP_CONTENT_LENGTH && f->id != HTTP_HOST &&
-				strncasecmp(f->name, name.at, name.length) == 0)
-				f->hop = true;
+	return a_length != b_length ? (a_length < b_length ? -1 : 1) : strncasecmp(a, b, a_length);
+}
+
+static int compare_fields(const void *a, const void *b)
+{
+	const struct http_field *left = *(struct http_field *const *)a, *right = *(struct http_field *const *)b;
+	return compare_names(left->name, left->name_length, right->name, right->name_length);
+}
+
+/* A message's framing and Host are not Connection's to name; what is marked needs no more. */
+static bool can_be_marked(const struct http_field *f)
+{
+	return !f->hop && f->id != HTTP_CONTENT_LENGTH && f->id != HTTP_HOST;
+}
+
+static void mark_by_scan(struct http_head *head, struct http_span name)
+{
+	for (unsigned i = 0; i < head->field_count; i++) {
+		struct http_field *f = &head->fields[i];
+		if (f->name_length == name.length && can_be_marked(f) && strncasecmp(f->name, name.at, name.length) == 0)
+			f->hop = true;
+	}
+}
+
+static void mark_by_search(struct http_field *const *sorted, unsigned count, struct http_span name)
+{
+	unsigned low = 0, high = count;
+	while (low < high) {
+		unsigned middle = (low + high) / 2;
+		if (compare_names(sorted[middle]->name, sorted[middle]->name_length, name.at, name.length) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < count && can_be_marked(sorted[low]); low++) { /* all of one name or none */
+		struct http_field *f = sorted[low];
+		if (compare_names(f->name, f->name_length, name.at, name.length) != 0)
+			return;
+		f->hop = true;
+	}
+}
+
+/* What Connection names goes no further either. Who names thousands shall not cost thousands times the fields. */
+static void mark_named_hops(struct http_head *head)
+{
+	struct http_field *sorted[HTTP_FIELDS_MAX];
+	unsigned names = 0;
+	for (unsigned i = 0; i < head->field_count; i++) {
+		const struct http_field *f = &head->fields[i];
+		const char *at = f->value;
+		struct http_span name;
+		while (f->id == HTTP_CONNECTION && next_element(&at, f->value + f->value_length, &name)) {
+			if (names++ < NAMES_SCANNED) {
+				mark_by_scan(head, name);
+				continue;
+			}
+			if (names == NAMES_SCANNED + 1) {
+				for (unsigned n = 0; n < head->field_count; n++)
+					sorted[n] = &head->fields[n];
+				qsort(sorted, head->field_count, sizeof *sorted, compare_fields);
+			}
+			mark_by_search(sorted, head->field_count, name);
 		}
 	}
-	return true;
 }
 
 static enum http_parse malformed(const char **reason, const char *text)
@@ -218,10 +269,7 @@ static enum http_parse parse_fields(struct http_head *head, const char *start, c
 		head->field_count++;
 		at = next;
 	}
-	unsigned names = 0;
-	for (unsigned i = 0; i < head->field_count; i++)
-		if (head->fields[i].id == HTTP_CONNECTION && !mark_named_hops(head, &head->fields[i], &names))
-			return malformed(reason, "Connection names more fields than there can be");
+	mark_named_hops(head);
 	return HTTP_COMPLETE;
 }
 
@@ -412,7 +460,7 @@ const char *http_response_body(const struct http_head *head, bool answers_head, 
 	if (answers_head || head->status == 204 || head->status == 304 || head->status / 100 == 1)
 		*body = (struct http_body){.framing = HTTP_NO_BODY, .done = true};
 	else if (found.codings)
-		body->framing = HTTP_CHUNKED;
+		*body = (struct http_body){.framing = HTTP_CHUNKED, .lax = true};
 	else if (found.lengths)
 		*body = (struct http_body){.framing = HTTP_LENGTH, .remaining = length, .done = length == 0};
 	return NULL;

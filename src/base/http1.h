@@ -111,6 +111,7 @@ struct http_body {
 	uint8_t framing;       /* enum http_framing */
 	uint8_t state;         /* private */
 	bool done;             /* the last byte was seen */
+	bool lax;              /* an answer's: some vendors write blanks behind a chunk's size */
 };
 
 /* The body that this head announces. NULL, or why the head must be refused (RFC 9112, section 6). */

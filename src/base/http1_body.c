@@ -1,6 +1,6 @@
-/* http1_body: taking chunked framing off, strictly: hexadecimal size without prefix or blanks, CRLF
- * at each line's end, bounded extensions and trailers, which are dropped. A small state machine over
- * bytes; payload is compacted in place, a single chunk in a read is not moved at all. */
+/* http1_body: taking chunked framing off, strictly: hexadecimal size without prefix or blanks (but
+ * from a vendor, behind it), CRLF at each line's end, bounded extensions and trailers, which are
+ * dropped. A small state machine over bytes; payload is compacted in place, a single chunk in a read is not moved at all. */
 #include "base/http1.h"
 
 #include <string.h>
@@ -72,9 +72,11 @@ static bool framing_byte(struct http_body *b, char c)
 	case SIZE:
 		return size_byte(b, c);
 	case SIZE_BLANK:
-		if (c == ';')
-			b->state = EXTENSION;
-		return c == ';' || ((c == ' ' || c == '\t') && ++b->line_bytes <= EXTENSION_MAX);
+		if (c == ';' || (c == '\r' && b->lax)) {
+			b->state = c == ';' ? EXTENSION : SIZE_LF;
+			return true;
+		}
+		return (c == ' ' || c == '\t') && ++b->line_bytes <= EXTENSION_MAX;
 	case EXTENSION:
 		if (c == '\r')
 			b->state = SIZE_LF;

@@ -264,6 +264,8 @@ static enum step answer_problem(struct exchange *ex, const struct dialect_refusa
 		put_cors(ex, &fields) && dialect_error_body(dialect, refusal, &body);
 	if (p->status == 401)
 		fine = fine && buf_printf(&fields, "WWW-Authenticate: Bearer\r\n");
+	if (p->status == 405) /* CONNECT alone is refused; of all others these have a name */
+		fine = fine && buf_printf(&fields, "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
 	fine = fine && write_answer(ex, p->status, "application/json", &fields, &body);
 	buf_free(&fields);
 	buf_free(&body);

@@ -184,6 +184,11 @@ def test_empty_body(pair):
     assert pair.still_usable()
 
 
+def test_blanks_behind_a_chunks_size_are_read_over(pair):
+    answer = pair.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2  \r\nok\r\n1\t\r\n!\r\n0  \r\n\r\n")
+    assert (answer.framing, answer.body) == ("chunked", b"ok!")
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 def test_large_body_is_unchanged(gateway, server, prefix, framing):
     body = os.urandom(1 << 20) * 8

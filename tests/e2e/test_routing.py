@@ -131,6 +131,7 @@ def test_connect_is_405(gateway, server, prefix, target):
     answer.send(request_bytes("CONNECT", target.format(prefix=prefix)))
     response = answer.read_response()
     assert (response.status, response.header("x-apiproxy-error")) == (405, "method_not_allowed")
+    assert response.header("allow") == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
     assert not server.pending()
 
 

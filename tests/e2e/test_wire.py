@@ -257,6 +257,21 @@ def test_hop_by_hop_in_odd_cases(gateway, server, prefix):
     assert got.header("date") != "yesterday"
 
 
+def test_connection_may_name_many(gateway, server, prefix):
+    """All that a head has room for, from either side, in any order and case."""
+    ours = [(f"X-{'ab'[n % 2]}{n * 7 % 90}", "1") for n in range(90)] + [("X-Stays", "2")]
+    named = ", ".join([f"not-there-{n}" for n in range(900)] + [n.upper() for n, _ in ours[:-1]] + ["Host", "Content-Length"])
+    client = gateway.connect()
+    client.send(request_bytes("POST", prefix, [*ours, ("Connection", named)], b"body"))
+    upstream = server.accept()
+    request = upstream.read_request()
+    assert request.head.without("host") == [(b"X-Stays", b"2"), (b"Content-Length", b"4")] and request.body == b"body"
+    fields = "".join(f"{n}: {v}\r\n" for n, v in ours)
+    upstream.send(f"HTTP/1.1 200 OK\r\n{fields}Connection: {named}\r\nContent-Length: 2\r\n\r\nok")
+    answer = client.read_response()
+    assert answer.head.without("date") == [(b"X-Stays", b"2"), (b"Content-Length", b"2")] and answer.body == b"ok"
+
+
 def test_connection_close_with_others_is_heard(gateway, server, prefix):
     client = gateway.connect()
     upstream, request = serve(server, prefix, client, request_bytes("GET", prefix, [("Connection", "x-foo, close"), ("X-Foo", "1")]))

@@ -40,9 +40,10 @@ static void check_head(parse_function *parse, const char *data, size_t length)
 }
 
 /* All content and how much was consumed; SIZE_MAX: malformed. */
-static size_t decode_in_pieces(const char *data, size_t length, size_t piece, char *content, size_t *content_length)
+static size_t decode_in_pieces(const char *data, size_t length, bool lax, size_t piece, char *content,
+	size_t *content_length)
 {
-	struct http_body body = {.framing = HTTP_CHUNKED};
+	struct http_body body = {.framing = HTTP_CHUNKED, .lax = lax};
 	size_t total = 0;
 	*content_length = 0;
 	while (total < length && !body.done) {
@@ -68,15 +69,15 @@ static size_t decode_in_pieces(const char *data, size_t length, size_t piece, ch
 	return total;
 }
 
-static void check_chunks(const char *data, size_t length, size_t piece)
+static void check_chunks(const char *data, size_t length, bool lax, size_t piece)
 {
 	char *one = malloc(length + 1);
 	char *other = malloc(length + 1);
 	size_t one_length;
 	size_t other_length;
 	CHECK(one && other);
-	size_t whole = decode_in_pieces(data, length, length + 1, one, &one_length);
-	size_t cut = decode_in_pieces(data, length, piece, other, &other_length);
+	size_t whole = decode_in_pieces(data, length, lax, length + 1, one, &one_length);
+	size_t cut = decode_in_pieces(data, length, lax, piece, other, &other_length);
 	CHECK(whole == cut);
 	if (whole != SIZE_MAX)
 		CHECK(one_length == other_length && memcmp(one, other, one_length) == 0);
@@ -97,7 +98,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	else if (data[0] % 3 == 1)
 		check_head(http_parse_response, bytes, length);
 	else
-		check_chunks(bytes, length, data[1] ? data[1] : 1);
+		check_chunks(bytes, length, data[0] / 3 % 2, data[1] ? data[1] : 1);
 	free(bytes);
 	return 0;
 }
