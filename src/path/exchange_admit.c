@@ -11,14 +11,14 @@
 #include "path/identity.h"
 #include "state/stats.h"
 
-enum { CREDENTIALS_MAX = 32 };
+enum { CREDENTIALS_MAX = HTTP_FIELDS_MAX + 1 }; /* all fields, and the query */
 
 /* ---- identify ---- */
 
 static size_t gather_credentials(const struct exchange *ex, struct identity_credential out[CREDENTIALS_MAX])
 {
 	size_t count = 0;
-	for (unsigned i = 0; i < ex->request->field_count && count < CREDENTIALS_MAX - 1; i++) {
+	for (unsigned i = 0; i < ex->request->field_count; i++) {
 		const struct http_field *f = &ex->request->fields[i];
 		enum identity_place place = identity_place_of_field((enum http_field_id)f->id);
 		if (place != IDENTITY_NO_PLACE)

@@ -98,6 +98,15 @@ def test_repeated_fields_are_all_emptied(one, vendor, guarded):
     assert seen_names(vendor) == {"host"} and vendor.received[-1].target == "/echo"
 
 
+@pytest.mark.parametrize("wrong", ["wrong", "sk-ap-wrong", "wr.on.g"])
+def test_the_valid_one_may_be_the_last_of_many(one, vendor, guarded, wrong):
+    """As many as there are lines that always pass: a hundred, with Host."""
+    places = ["x-api-key"] * 98
+    answer = one[0].get(guarded + "/echo", [*[(place, wrong) for place in places], ("api-key", one.client())])
+    assert answer.status == 200
+    assert not seen_names(vendor) & {field.lower() for field in FIELDS}
+
+
 @pytest.mark.parametrize("first", range(len(PLACES)))
 def test_first_valid_credential_decides(one, vendor, guarded, first):
     """In the order of the places, whatever the order of the fields; invalid ones before are passed over."""
