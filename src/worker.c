@@ -152,6 +152,7 @@ static void take_snapshot(void *argument)
 {
 	struct message *m = argument;
 	plane_publish(&m->worker->plane, m->snapshot);
+	admission_take_snapshot(m->worker->plane.admission, m->snapshot);
 	m->callback(m->context);
 	free(m);
 }

@@ -1,7 +1,8 @@
 /* admission: the life of a ticket.
  *
  *   start ─▶ ASKING ─┬▶ DECIDED ─▶ settle, or next_key ─▶ ASKING_KEY ─▶ DECIDED
- *                    └▶ WAITING ─ turn ─▶ ASKING ─▶ DECIDED
+ *                    └▶ WAITING ─┬▶ turn ─▶ ASKING ─▶ DECIDED
+ *                                └▶ timed out, its mapping gone: DECIDED
  *
  * Redis is asked once, and once more when the turn of one that waits has come; what it cannot answer in time
  * is decided by the policy. A ticket outlives its request where an answer is still to come: what that answer
@@ -198,7 +199,8 @@ static void join_queue(struct admission_ticket *t, const double *numbers, bool l
 	t->phase = PHASE_WAITING;
 	t->would_wait_ms = (uint64_t)numbers[ANSWER_WAIT];
 	t->rq->queued = true;
-	admission_queue_join(t, start > 0 && delay_ms < 0 ? 0 : delay_ms, local ? 0 : start, local);
+	admission_queue_join(t, start > 0 && delay_ms < 0 ? 0 : delay_ms, local ? 0 : start,
+		local ? 0 : numbers[ANSWER_RULE]);
 	if (t->rq->on_waiting)
 		t->rq->on_waiting(t->rq);
 }
@@ -335,7 +337,8 @@ static void undo(struct admission_ticket *t, const double *numbers)
 		if (verdict == VERDICT_ADMITTED)
 			take_key(t, numbers, true);
 		else
-			admission_call_leave(t->owner, t->mapping->prefix, t->queue_name, numbers[ANSWER_START]);
+			admission_call_leave(t->owner, t->mapping->prefix, t->queue_name, numbers[ANSWER_START],
+				numbers[ANSWER_RULE]);
 	}
 	release(t, true, NULL);
 	report_key(t, ADMISSION_NOTHING, 0, 0, true);
@@ -503,10 +506,18 @@ void admission_ticket_turn(struct admission_ticket *t)
 void admission_ticket_timed_out(struct admission_ticket *t)
 {
 	struct admission_request *rq = t->rq;
-	uint64_t patience_ms = t->mapping->queue_timeout_ms;
-	uint64_t more_ms = t->would_wait_ms > patience_ms ? t->would_wait_ms - patience_ms : 0;
+	uint64_t more_ms = t->would_wait_ms > t->patience_ms ? t->would_wait_ms - t->patience_ms : 0;
 	rq->waited_ms = loop_now_ms(t->owner->loop) - t->started_ms;
 	refuse(t, PROBLEM_QUEUE_TIMEOUT, more_ms > 1000 ? (double)more_ms : 1000);
+	rq->on_decided(rq);
+}
+
+void admission_ticket_unmapped(struct admission_ticket *t)
+{
+	struct admission_request *rq = t->rq;
+	rq->waited_ms = loop_now_ms(t->owner->loop) - t->started_ms;
+	refuse(t, PROBLEM_NO_MAPPING, 0);
+	rq->retry_after_ms = 0;
 	rq->on_decided(rq);
 }
 

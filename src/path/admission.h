@@ -15,7 +15,8 @@
  *                                  string (admission_window.lua), 32 days
  *   apiproxy:limit:{ID}:K:e        the windows' events, a list, two minutes
  *   apiproxy:usage:{ID}:K          the days before, a hash: days since 1970 -> requests, input, output; 30 days
- *   apiproxy:limit:{PREFIX}:q      start times handed out by a queue, a list; :q:w waiting; :q:f given back
+ *   apiproxy:limit:{PREFIX}:q      start times handed out by a queue, a list; :q:w waiting; :q:f given back;
+ *                                  :q:r the rule that they are by, 32 days
  *   apiproxy:limit:{POOL}:k:ID:MARK  window and health of a vendor key with one secret (none: no limit and well); :e its events
  * What one stage needs shares one hash tag; a call that needs several stages names several tags, which a
  * single Redis serves in one call (a Redis Cluster would want the stages' parts called one by one).
@@ -54,6 +55,10 @@ bool admission_node_redis_is_up(const struct admission_node *node);
 /* One per worker. Starts to connect; host names are resolved on another thread. */
 struct admission *admission_new(struct admission_node *node, struct loop *l);
 void admission_free(struct admission *a); /* requests must be settled or cancelled before */
+
+/* The worker's requests have a new snapshot from now on (a reference is taken): those that wait in a queue whose rule is
+ * another now get new starts, in their order; where there is no queue any more, they start. */
+void admission_take_snapshot(struct admission *a, struct snapshot *snapshot);
 
 enum admission_window { ADMISSION_REQUESTS, ADMISSION_INPUT_TOKENS, ADMISSION_OUTPUT_TOKENS, ADMISSION_WINDOWS };
 

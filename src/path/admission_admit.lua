@@ -9,8 +9,8 @@
 -- Answer: of each request (of one alone no array) packed doubles: 1 verdict (0 admitted, 1 concurrency, 2 rate, 3 queue full, 4 keys at their
 -- limit, 5 no usable key, 6 waits), 2 milliseconds until trying again helps, 3 now, 4-6 sums of requests, input,
 -- output, 7 milliseconds until the windows are empty, 8 event, 9 when the window was made, 10 start (0: not
--- known yet), 11 candidate, 12 its event, 13 when its window was made, 14 trial; then what was learnt of other
--- keys, three numbers each.
+-- known yet), 11 candidate, 12 its event, 13 when its window was made, 14 trial, 15 the rule
+-- of the queue that the start is by; then what was learnt of other keys, three numbers each.
 --
 -- Places (max_concurrency) are counted per worker, after the 168 bytes of the state: worker (8 bytes),
 -- places taken (4), end of its lease (6). Each admission extends the worker's lease, admission_renew.lua does so
@@ -22,12 +22,15 @@ local stages, span, lease, places, rpm, input_tpm, output_tpm, requests, at =
 	open('<dddddddd', ARGV[1])
 local subject, queue, pool, first_key = KEYS[1], KEYS[2], KEYS[3], 4
 local has_subject, has_queue, has_pool, has_waited = stages % 2 == 1, stages % 4 >= 2, stages % 8 >= 4, stages >= 8
-local starts, starts_span, capacity, patience, behind
+local apart, starts, starts_span, capacity, patience, read_us, behind, since, horizon = 0
 if has_queue then
-	starts, starts_span, capacity, patience, behind, at = open('<ddddd', ARGV[1], at)
+	starts, starts_span, capacity, patience, read_us, behind, at = open('<dddddd', ARGV[1], at)
 end
 local has_windows = rpm > 0 or input_tpm > 0 or output_tpm > 0
 -- include admission_now.lua
+if has_queue then
+	-- include admission_queue_rule.lua
+end
 local w, more, new, dirty, placed = nil, '', false, false, 0
 
 if has_subject then
@@ -78,20 +81,9 @@ for r = 1, requests do
 		end
 	end
 
-	-- The queue: at most `starts` in any starts_span ms. A start that is not now is handed out in advance; those
-	-- given back (:f) go first. They lie evenly apart, so that they reach the vendor in their order and a late burst
-	-- does not meet the next one. Nobody gets one that comes after his patience. `behind`: what this node's last
-	-- waiter waits for.
+	-- The queue. Nobody gets a start that comes after his patience. `behind`: what this node's last waiter waits for.
 	if has_queue and verdict == 0 then
-		given_back = call('ZRANGEBYSCORE', queue .. ':f', max(now, behind), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-		if given_back[1] then
-			start = tonumber(given_back[2])
-		else
-			local nth, newest = call('LINDEX', queue, starts - 1), call('LINDEX', queue, 0)
-			newest = newest and tonumber(newest) or 0
-			if newest > now then newest = newest + floor(starts_span / starts) end
-			start = max(now, newest, nth and nth + starts_span or 0)
-		end
+		-- include admission_queue_start.lua
 		if start > now or behind > now then
 			call('ZREMRANGEBYSCORE', queue .. ':w', '-inf', now)
 			if call('ZCARD', queue .. ':w') >= capacity then
@@ -125,11 +117,8 @@ for r = 1, requests do
 			w[17], placed, dirty = w[17] + 1, placed + 1, true
 		end
 		if has_queue then
-			if start > 0 and given_back[1] then
-				call('ZREM', queue .. ':f', given_back[1])
-			elseif start > 0 then
-				if call('LPUSH', queue, start) > starts then call('LTRIM', queue, 0, starts - 1) end
-				call('PEXPIRE', queue, start - now + starts_span + 1000)
+			if start > 0 then
+				-- include admission_queue_take.lua
 			end
 			if verdict == 6 then
 				call('ZADD', queue .. ':w', start > 0 and start or now + patience, ARGV[2])
@@ -140,8 +129,8 @@ for r = 1, requests do
 			-- include admission_key_take.lua
 		end
 	end
-	answer = pack('<dddddddddddddd', verdict, wait, now, w[1], w[2], w[3], w[5] >= w[4] and w[11] + span - now or 0, event, w[16],
-		start, choice or 0, key_event, key_made, trial)
+	answer = pack('<ddddddddddddddd', verdict, wait, now, w[1], w[2], w[3], w[5] >= w[4] and w[11] + span - now or 0, event, w[16],
+		start, choice or 0, key_event, key_made, trial, since or 0)
 	-- include admission_learnt.lua
 	if answers then answers[r] = answer end
 end

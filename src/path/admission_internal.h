@@ -6,6 +6,7 @@
  *   admission_local.c    the same decisions without Redis
  *   admission_pool.c     the order in which vendor keys are offered
  *   admission_queue.c    this node's waiters, in the order of their arrival
+ *   admission_change.c   what a changed queue is for those that wait
  *   admission_lease.c    places of requests that last
  *
  * A ticket is what remains of a request here, on the heap: the client may go while Redis is still to
@@ -24,7 +25,7 @@
 #include "path/admission_window.h"
 
 enum { ADMISSION_NAME_MAX = 256, ADMISSION_LEASE_MS = 45000, ADMISSION_RENEW_MS = 15000, ADMISSION_CANDIDATES = 4,
-	ADMISSION_DEADLINE_MS = 250, ADMISSION_WORKER_ID = 8, ADMISSION_QUEUE_GUARD_MS = 50,
+	ADMISSION_DEADLINE_MS = 250, ADMISSION_WORKER_ID = 8, ADMISSION_QUEUE_GUARD_MS = 50, ADMISSION_DOUBT_PART = 16,
 	ADMISSION_RENEW_BATCH = 64, ADMISSION_BATCH_MAX = 64, ADMISSION_CHANGES_MAX = 16 };
 
 /* ---- names: a chained hash of items that begin with struct admission_item ---- */
@@ -70,6 +71,10 @@ struct admission_pool {        /* item name: the pool's */
 	size_t key_count;
 };
 
+struct admission_rule {        /* so many starts in any span_ms */
+	uint64_t starts, span_ms;
+};
+
 struct admission_place {       /* what a waiter's admission brought into the line */
 	struct admission_place *next, *previous;
 	struct admission *owner;   /* whose timer it is */
@@ -79,9 +84,21 @@ struct admission_place {       /* what a waiter's admission brought into the lin
 	uint64_t due_ms;           /* loop time; UINT64_MAX: no start before the waiter's patience ends */
 	int64_t doubt_ms;          /* by so much a bad clock of this machine may have it wrong until then */
 	double start;              /* Redis' time; 0: none, or a local one */
+	double redis_rule;         /* the one that Redis gave it by; 0: none */
+	struct admission_rule rule; /* the one that it was asked for by */
+	uint64_t patience_ms;      /* and the patience */
 	char name[40];             /* in Redis; "" where local */
 	bool dropped;              /* not in the line any more */
+	bool moving;               /* Redis is asked for another start; its owner frees it when the answer is there */
 };
+
+struct admission_left {        /* what is to be done with a place that was dropped when the lock is not held any more */
+	char name[40];             /* Redis' to hear of; "": it knows of none, or does not need to be told */
+	double start, redis_rule;
+	struct admission_place *to_free; /* NULL: another's */
+};
+
+enum admission_called { CALLED_NOT, CALLED_START, CALLED_NO_QUEUE, CALLED_NO_MAPPING }; /* why a waiter waits no longer */
 
 struct admission_waiter {
 	struct admission_waiter *next, *previous;
@@ -89,7 +106,7 @@ struct admission_waiter {
 	struct admission *owner;
 	uint64_t arrival;
 	struct admission_line *line;
-	bool called;
+	enum admission_called called; /* the node's lock guards it */
 };
 
 struct admission_line {        /* item name: the mapping's prefix */
@@ -98,7 +115,8 @@ struct admission_line {        /* item name: the mapping's prefix */
 	struct admission_place *places, *places_last; /* by due_ms */
 	size_t waiters, place_count;
 	uint64_t *starts;          /* local mode: the last starts handed out, a ring */
-	size_t start_count, start_next;
+	struct admission_rule rule; /* that they are by */
+	size_t start_next;
 };
 
 struct admission_node {
@@ -140,6 +158,7 @@ struct admission {
 	int64_t redis_offset_ms;   /* Redis' clock less loop_now_ms() */
 	struct admission_table leases;
 	struct admission_lease *lease_first, *lease_last;
+	struct snapshot *snapshot; /* the worker's current one; NULL: not told yet */
 	struct admission_place *places; /* whose timers are this worker's; the node's lock guards it */
 	struct loop_timer renew;
 };
@@ -193,13 +212,13 @@ struct admission_ticket {
 	struct admission_waiter *waiter;
 	struct loop_timer patience;
 	uint64_t arrival;
-	uint64_t would_wait_ms;
+	uint64_t patience_ms, would_wait_ms;
 	char queue_name[40];
 };
 
 /* ---- admission_scripts.c ---- */
 
-enum admission_script { SCRIPT_ADMIT, SCRIPT_KEY, SCRIPT_SETTLE, SCRIPT_LEAVE, SCRIPT_RENEW, ADMISSION_SCRIPTS };
+enum admission_script { SCRIPT_ADMIT, SCRIPT_KEY, SCRIPT_SETTLE, SCRIPT_LEAVE, SCRIPT_MOVE, SCRIPT_RENEW, ADMISSION_SCRIPTS };
 
 struct redis_async_script *admission_scripts_new(void); /* ADMISSION_SCRIPTS of them */
 void admission_scripts_free(struct redis_async_script *scripts);
@@ -207,7 +226,7 @@ void admission_scripts_free(struct redis_async_script *scripts);
 char *admission_script_expand(const char *text);
 
 enum { ANSWER_VERDICT, ANSWER_WAIT, ANSWER_NOW, ANSWER_SUMS, ANSWER_RESET = ANSWER_SUMS + 3, ANSWER_EVENT, ANSWER_MADE,
-	ANSWER_START, ANSWER_CHOICE, ANSWER_KEY_EVENT, ANSWER_KEY_MADE, ANSWER_TRIAL, ANSWER_NUMBERS };
+	ANSWER_START, ANSWER_CHOICE, ANSWER_KEY_EVENT, ANSWER_KEY_MADE, ANSWER_TRIAL, ANSWER_RULE, ANSWER_NUMBERS };
 enum { VERDICT_ADMITTED, VERDICT_CONCURRENCY, VERDICT_RATE, VERDICT_QUEUE_FULL, VERDICT_KEYS_LIMITED, VERDICT_NO_KEY,
 	VERDICT_WAITS };
 enum { ANSWER_LEARNT_MAX = 3 * 1024 };
@@ -218,6 +237,7 @@ struct admission_answer {
 	double learnt[ANSWER_LEARNT_MAX];
 };
 
+void admission_numbers_read(double *out, const char *bytes, size_t count);
 bool admission_answer_read(struct admission_answer *answer, const struct redisReply *reply) __attribute__((warn_unused_result));
 
 void admission_subject_key(const struct subject *s, const char *kind, char key[ADMISSION_NAME_MAX]); /* "limit", "usage" */
@@ -241,7 +261,11 @@ struct admission_settlement {  /* as admission_settle.lua reads it */
 
 /* Sets day and usage. */
 bool admission_call_settle(struct admission *a, const char *subject_key, struct admission_settlement *s, const int64_t usage[3]);
-void admission_call_leave(struct admission *a, const char *prefix, const char *name, double start);
+void admission_call_leave(struct admission *a, const char *prefix, const char *name, double start, double rule);
+enum { ADMISSION_MOVE_MAX = 256 };
+/* New starts for places of one line; the answer is admission_move.lua's. */
+bool admission_call_move(struct admission *a, const struct mapping *m, struct admission_place *const *places, size_t count,
+	redis_async_answer *on_answer, void *argument);
 bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count);
 
 /* ---- admission_batch.c; false: Redis is down, nothing was noted ---- */
@@ -286,15 +310,30 @@ void admission_ticket_mark_tried(struct admission_ticket *t, size_t key);
 
 /* In Redis' time: what the line's last waiter waits for; 0: nobody waits. */
 double admission_queue_behind(struct admission_ticket *t);
-/* Puts the ticket into the line with the start it got (delay_ms < 0: none). */
-void admission_queue_join(struct admission_ticket *t, int64_t delay_ms, double start, bool local);
+/* Puts the ticket into the line with the start it got (delay_ms < 0: none), by which rule of Redis' (0: a local one). */
+void admission_queue_join(struct admission_ticket *t, int64_t delay_ms, double start, double redis_rule);
 void admission_queue_fini(struct admission *a);
 void admission_queue_leave(struct admission_ticket *t);
-/* Local mode: delay of the next start; lock held. Takes it where take. */
-uint64_t admission_queue_next_locked(struct admission_line *line, const struct mapping *m, uint64_t now_ms, bool take);
-struct admission_line *admission_queue_line_locked(struct admission_node *node, const struct mapping *m);
 void admission_queue_free_item(struct admission_item *item);
-void admission_queue_rule(const struct mapping *m, uint64_t *starts, uint64_t *span_ms);
+struct admission_rule admission_queue_rule(const struct mapping *m);
+void admission_queue_be_patient(struct admission_ticket *t, uint64_t patience_ms); /* from its arrival on */
+void admission_place_left(struct admission *a, const char *prefix, const struct admission_left *left); /* tells Redis, frees */
+
+/* With the lock held: */
+struct admission_line *admission_queue_line_locked(struct admission_node *node, const struct mapping *m);
+/* Local mode: the next start. Takes it where take. */
+uint64_t admission_queue_next_locked(struct admission_line *line, struct admission_rule rule, uint64_t now_ms, bool take);
+void admission_queue_call_locked(struct admission_waiter *w, enum admission_called why);
+struct admission_place *admission_place_new_locked(struct admission *a, struct admission_line *line, uint64_t due_ms);
+void admission_place_set_due_locked(struct admission_place *p, uint64_t due_ms, int64_t doubt_ms);
+void admission_place_set_timer_locked(struct admission_place *p); /* by its owner */
+struct admission_left admission_place_drop_locked(struct admission *a, struct admission_place *p); /* out of the line */
+void admission_place_disown_locked(struct admission_place *p);
+
+/* ---- admission_change.c ---- */
+
+/* Those who wait in the line: as the worker's current snapshot says. */
+void admission_change_line(struct admission *a, struct admission_line *line);
 
 /* ---- admission_lease.c ---- */
 
@@ -312,5 +351,6 @@ void admission_lease_fini(struct admission *a);
 void admission_ticket_answered(struct admission_ticket *t, const struct redisReply *reply);
 void admission_ticket_turn(struct admission_ticket *t);     /* its start has come */
 void admission_ticket_timed_out(struct admission_ticket *t);
+void admission_ticket_unmapped(struct admission_ticket *t); /* its mapping is gone */
 
 #endif

@@ -36,7 +36,7 @@ if candidates > 0 then
 	else
 		-- include admission_key_refusal.lua
 	end
-	answer = pack('<dddddddddddddd', verdict, wait, now, 0, 0, 0, 0, 0, 0, now, choice or 0, key_event, key_made, trial)
+	answer = pack('<ddddddddddddddd', verdict, wait, now, 0, 0, 0, 0, 0, 0, now, choice or 0, key_event, key_made, trial, 0)
 	-- include admission_learnt.lua
 end
 -- include admission_keys_save.lua

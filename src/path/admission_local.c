@@ -108,8 +108,8 @@ void admission_local_note(struct admission_ticket *t)
 	if (t->key != SIZE_MAX)
 		take_key(t, t->key, clock_monotonic_ms());
 	if (t->stages & STAGE_QUEUE)
-		admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping), t->mapping,
-			clock_monotonic_ms(), true);
+		admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping),
+			admission_queue_rule(t->mapping), clock_monotonic_ms(), true);
 	pthread_mutex_unlock(&t->owner->node->lock);
 }
 
@@ -168,7 +168,7 @@ static int check_subject(struct admission_ticket *t, uint64_t now, double number
 static int check_queue(struct admission_ticket *t, uint64_t now, double numbers[ANSWER_NUMBERS])
 {
 	struct admission_line *line = admission_queue_line_locked(t->owner->node, t->mapping);
-	uint64_t start = admission_queue_next_locked(line, t->mapping, now, false);
+	uint64_t start = admission_queue_next_locked(line, admission_queue_rule(t->mapping), now, false);
 	if (start <= now && !line->waiters)
 		return VERDICT_ADMITTED;
 	numbers[ANSWER_WAIT] = start > now ? (double)(start - now) : 1;
@@ -268,8 +268,8 @@ void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NU
 		take_subject(t, now);
 		take_choice(t, now, numbers);
 		if (t->stages & STAGE_QUEUE && (verdict == VERDICT_ADMITTED || numbers[ANSWER_START] > 0))
-			admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping), t->mapping, now,
-				true);
+			admission_queue_next_locked(admission_queue_line_locked(t->owner->node, t->mapping),
+				admission_queue_rule(t->mapping), now, true);
 		for (int i = 0; t->local && i < 3; i++)
 			numbers[ANSWER_SUMS + i] = (double)t->local->events.sums[i];
 		if (t->local_event)

@@ -124,5 +124,6 @@ void admission_free(struct admission *a)
 	admission_batch_free(a->batch);
 	admission_lease_fini(a);
 	admission_queue_fini(a);
+	snapshot_unref(a->snapshot);
 	loop_free_later(a->loop, a);
 }

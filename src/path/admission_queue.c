@@ -5,7 +5,8 @@
  * start. So a waiter that leaves moves all behind it forward; what is one too many then is given back:
  * a place without a start if there is one, else the last start. Invariant: as many
  * places as waiters not called. A start's timer runs on the worker that asked for it; a waiter of
- * another worker is called through that one's mailbox. Lists under node->lock. No polling. */
+ * another worker is called through that one's mailbox. A changed rule is admission_change.c's. Lists under
+ * node->lock. No polling. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -16,20 +17,17 @@
 #include "base/clock.h"
 #include "path/admission_internal.h"
 
-enum { STARTS_MAX = 10000, DOUBT_PART = 16 };
+enum { STARTS_MAX = 10000 };
 
-/* starts in any span_ms, so that no second has more than the rate (admission.h). */
-void admission_queue_rule(const struct mapping *m, uint64_t *starts, uint64_t *span_ms)
+/* So that no second has more than the rate (admission.h). */
+struct admission_rule admission_queue_rule(const struct mapping *m)
 {
 	double rate = m->queue_rate_per_second;
-	if (rate < 1) {
-		*starts = 1;
-		*span_ms = (uint64_t)ceil(1000 / (rate > 1e-6 ? rate : 1e-6)) + ADMISSION_QUEUE_GUARD_MS;
-		return;
-	}
+	if (rate < 1)
+		return (
+			struct admission_rule){1, (uint64_t)ceil(1000 / (rate > 1e-6 ? rate : 1e-6)) + ADMISSION_QUEUE_GUARD_MS};
 	uint64_t whole = rate < 1e7 ? (uint64_t)rate : 10000000, pieces = (whole + STARTS_MAX - 1) / STARTS_MAX;
-	*starts = whole / pieces;
-	*span_ms = (1000 + ADMISSION_QUEUE_GUARD_MS + pieces - 1) / pieces;
+	return (struct admission_rule){whole / pieces, (1000 + ADMISSION_QUEUE_GUARD_MS + pieces - 1) / pieces};
 }
 
 struct admission_line *admission_queue_line_locked(struct admission_node *node, const struct mapping *m)
@@ -43,22 +41,34 @@ void admission_queue_free_item(struct admission_item *item)
 	free(container_of(item, struct admission_line, item)->starts);
 }
 
-uint64_t admission_queue_next_locked(struct admission_line *line, const struct mapping *m, uint64_t now_ms, bool take)
+/* Another rule: what has started counts on, what was handed out in advance is void. */
+static void refit(struct admission_line *line, struct admission_rule rule, uint64_t now_ms)
 {
-	uint64_t starts, span_ms, start = now_ms;
-	admission_queue_rule(m, &starts, &span_ms);
-	if (line->start_count != starts) {
-		free(line->starts);
-		line->starts = check_calloc(starts, sizeof *line->starts);
-		line->start_count = starts;
-		line->start_next = 0;
+	uint64_t *starts = check_calloc(rule.starts, sizeof *starts);
+	size_t kept = 0, before = line->rule.starts;
+	for (size_t i = 1; i <= before && kept < rule.starts; i++) { /* the newest first, from the end of the ring */
+		uint64_t start = line->starts[(line->start_next + before - i) % before];
+		if (start && start <= now_ms)
+			starts[rule.starts - ++kept] = start;
 	}
+	free(line->starts);
+	line->starts = starts;
+	line->rule = rule;
+	line->start_next = 0;
+}
+
+uint64_t admission_queue_next_locked(struct admission_line *line, struct admission_rule rule, uint64_t now_ms,
+	bool take)
+{
+	uint64_t start = now_ms, starts = rule.starts;
+	if (line->rule.starts != starts || line->rule.span_ms != rule.span_ms)
+		refit(line, rule, now_ms);
 	uint64_t nth = line->starts[line->start_next];
 	uint64_t newest = line->starts[(line->start_next + starts - 1) % starts];
-	if (nth && nth + span_ms > start)
-		start = nth + span_ms;
-	if (newest > now_ms) /* handed out in advance: evenly apart, as in admission_admit.lua */
-		newest += span_ms / starts;
+	if (nth && nth + rule.span_ms > start)
+		start = nth + rule.span_ms;
+	if (newest > now_ms) /* handed out in advance: evenly apart, as in admission_queue_start.lua */
+		newest += rule.span_ms / starts;
 	if (newest > start)
 		start = newest;
 	if (take) {
@@ -69,6 +79,8 @@ uint64_t admission_queue_next_locked(struct admission_line *line, const struct m
 }
 
 /* ---- the two lists ---- */
+
+static void on_start(struct loop_timer *timer);
 
 static void unlink_waiter(struct admission_waiter *w)
 {
@@ -125,8 +137,7 @@ static void own(struct admission *a, struct admission_place *p)
 	a->places = p;
 }
 
-/* Lock held; the place is the caller's to free then. */
-static void disown(struct admission_place *p)
+void admission_place_disown_locked(struct admission_place *p)
 {
 	*p->owned_link = p->owned_next;
 	if (p->owned_next)
@@ -139,7 +150,7 @@ void admission_queue_fini(struct admission *a)
 	struct admission_place *p;
 	pthread_mutex_lock(&a->node->lock);
 	while ((p = a->places)) {
-		disown(p);
+		admission_place_disown_locked(p);
 		if (!p->dropped)
 			unlink_place(p);
 		loop_timer_cancel(a->loop, &p->due);
@@ -148,19 +159,73 @@ void admission_queue_fini(struct admission *a)
 	pthread_mutex_unlock(&a->node->lock);
 }
 
+struct admission_place *admission_place_new_locked(struct admission *a, struct admission_line *line, uint64_t due_ms)
+{
+	struct admission_place *p = check_calloc(1, sizeof *p);
+	p->owner = a;
+	p->due.on_due = on_start;
+	p->due_ms = due_ms;
+	insert_place(line, p);
+	own(a, p);
+	return p;
+}
+
+void admission_place_set_due_locked(struct admission_place *p, uint64_t due_ms, int64_t doubt_ms)
+{
+	struct admission_line *line = p->line;
+	unlink_place(p);
+	p->due_ms = due_ms;
+	p->doubt_ms = doubt_ms;
+	p->dropped = false;
+	insert_place(line, p);
+}
+
+void admission_place_set_timer_locked(struct admission_place *p)
+{
+	if (p->due_ms != UINT64_MAX)
+		loop_timer_set(p->owner->loop, &p->due, p->due_ms - (uint64_t)p->doubt_ms);
+}
+
+/* One whose timer is another worker's stays until its time, one that moves until Redis has answered. */
+struct admission_left admission_place_drop_locked(struct admission *a, struct admission_place *p)
+{
+	struct admission_left left = {.start = p->start, .redis_rule = p->redis_rule};
+	unlink_place(p);
+	if (p->moving)
+		return left;
+	memcpy(left.name, p->name, sizeof left.name);
+	if (p->owner == a || p->due_ms == UINT64_MAX) {
+		admission_place_disown_locked(p);
+		left.to_free = p;
+	}
+	return left;
+}
+
+void admission_place_left(struct admission *a, const char *prefix, const struct admission_left *left)
+{
+	if (left->name[0])
+		admission_call_leave(a, prefix, left->name, left->start, left->redis_rule);
+	if (!left->to_free)
+		return;
+	loop_timer_cancel(a->loop, &left->to_free->due);
+	loop_free_later(a->loop, left->to_free);
+}
+
 /* ---- calling ---- */
 
 static void on_called(void *argument);
 
-/* The first waiter's turn; lock held. */
+void admission_queue_call_locked(struct admission_waiter *w, enum admission_called why)
+{
+	unlink_waiter(w);
+	w->called = why;
+	loop_post(w->owner->loop, on_called, w);
+}
+
 static void call_first(struct admission_line *line)
 {
-	struct admission_waiter *w = line->first;
-	if (!w)
-		return;
-	unlink_waiter(w);
-	w->called = true;
-	loop_post(w->owner->loop, on_called, w);
+	if (line->first)
+		admission_queue_call_locked(line->first, CALLED_START);
 }
 
 static void on_called(void *argument)
@@ -170,8 +235,11 @@ static void on_called(void *argument)
 	if (t) {
 		t->waiter = NULL;
 		loop_timer_cancel(t->owner->loop, &t->patience);
-		admission_ticket_turn(t);
-	} else {
+		if (w->called == CALLED_NO_MAPPING)
+			admission_ticket_unmapped(t);
+		else
+			admission_ticket_turn(t);
+	} else if (w->called == CALLED_START) {
 		pthread_mutex_lock(&w->owner->node->lock);
 		call_first(w->line);
 		pthread_mutex_unlock(&w->owner->node->lock);
@@ -202,18 +270,33 @@ static void on_start(struct loop_timer *timer)
 		call_first(p->line);
 		unlink_place(p);
 	}
-	disown(p);
+	admission_place_disown_locked(p);
 	pthread_mutex_unlock(&p->owner->node->lock);
 	loop_free_later(p->owner->loop, p);
 }
 
+/* One that is called at this very moment goes: its start is on the way. */
 static void on_patience(struct loop_timer *timer)
 {
 	struct admission_ticket *t = container_of(timer, struct admission_ticket, patience);
-	if (t->waiter && t->waiter->called)
-		return; /* its start is on the way */
+	struct admission_node *node = t->owner->node;
+	pthread_mutex_lock(&node->lock);
+	bool called = t->waiter && t->waiter->called;
+	pthread_mutex_unlock(&node->lock);
+	if (called)
+		return;
 	admission_queue_leave(t);
 	admission_ticket_timed_out(t);
+}
+
+void admission_queue_be_patient(struct admission_ticket *t, uint64_t patience_ms)
+{
+	t->patience.on_due = on_patience;
+	t->patience_ms = patience_ms;
+	if (patience_ms)
+		loop_timer_set(t->owner->loop, &t->patience, t->started_ms + patience_ms);
+	else
+		loop_timer_cancel(t->owner->loop, &t->patience);
 }
 
 double admission_queue_behind(struct admission_ticket *t)
@@ -227,38 +310,36 @@ double admission_queue_behind(struct admission_ticket *t)
 	if (last && last->due_ms != UINT64_MAX)
 		behind = (double)((int64_t)last->due_ms + a->redis_offset_ms);
 	else if (last)
-		behind = (double)((int64_t)(loop_now_ms(a->loop) + t->mapping->queue_timeout_ms) + a->redis_offset_ms);
+		behind = (double)((int64_t)(loop_now_ms(a->loop) + t->mapping->queue_timeout_ms + 1000) + a->redis_offset_ms);
 	pthread_mutex_unlock(&a->node->lock);
 	return behind;
 }
 
-void admission_queue_join(struct admission_ticket *t, int64_t delay_ms, double start, bool local)
+void admission_queue_join(struct admission_ticket *t, int64_t delay_ms, double start, double redis_rule)
 {
 	struct admission *a = t->owner;
 	struct admission_waiter *w = check_calloc(1, sizeof *w);
-	struct admission_place *p = check_calloc(1, sizeof *p);
 	w->ticket = t;
-	w->owner = p->owner = a;
+	w->owner = a;
 	w->arrival = t->arrival;
-	p->due.on_due = on_start;
-	p->due_ms = delay_ms < 0 ? UINT64_MAX : loop_now_ms(a->loop) + (uint64_t)delay_ms;
-	p->doubt_ms = start > 0 && delay_ms > 0 ? delay_ms / DOUBT_PART : 0;
-	p->start = start;
-	if (!local)
-		memcpy(p->name, t->queue_name, sizeof p->name);
 	t->waiter = w;
 	pthread_mutex_lock(&a->node->lock);
 	struct admission_line *line = admission_queue_line_locked(a->node, t->mapping);
+	struct admission_place *p =
+		admission_place_new_locked(a, line, delay_ms < 0 ? UINT64_MAX : loop_now_ms(a->loop) + (uint64_t)delay_ms);
+	p->doubt_ms = start > 0 && delay_ms > 0 ? delay_ms / ADMISSION_DOUBT_PART : 0;
+	p->start = start;
+	p->redis_rule = redis_rule;
+	p->rule = admission_queue_rule(t->mapping);
+	p->patience_ms = t->mapping->queue_timeout_ms;
+	if (redis_rule > 0)
+		memcpy(p->name, t->queue_name, sizeof p->name);
 	insert_waiter(line, w);
-	insert_place(line, p);
-	own(a, p);
+	admission_place_set_timer_locked(p);
 	pthread_mutex_unlock(&a->node->lock);
-	if (delay_ms >= 0)
-		loop_timer_set(a->loop, &p->due, p->due_ms - (uint64_t)p->doubt_ms);
-	if (t->mapping->queue_timeout_ms) {
-		t->patience.on_due = on_patience;
-		loop_timer_set(a->loop, &t->patience, t->started_ms + t->mapping->queue_timeout_ms);
-	}
+	admission_queue_be_patient(t, t->mapping->queue_timeout_ms);
+	if (a->snapshot && t->snapshot != a->snapshot)
+		admission_change_line(a, line);
 }
 
 /* Places without a start are last in the list: the last place is the one to go. */
@@ -266,36 +347,22 @@ void admission_queue_leave(struct admission_ticket *t)
 {
 	struct admission *a = t->owner;
 	struct admission_waiter *w = t->waiter;
-	struct admission_place *p = NULL;
-	char prefix[ADMISSION_NAME_MAX];
+	struct admission_left left = {0};
 	if (!w)
 		return;
 	loop_timer_cancel(a->loop, &t->patience);
 	t->waiter = NULL;
 	pthread_mutex_lock(&a->node->lock);
-	w->ticket = NULL;
-	if (!w->called) {
-		unlink_waiter(w);
-		p = w->line->places_last;
-		snprintf(prefix, sizeof prefix, "%s", w->line->item.name);
-		if (p)
-			unlink_place(p);
-	}
+	struct admission_line *line = w->line;
 	bool called = w->called;
-	bool mine = p && (p->owner == a || p->due_ms == UINT64_MAX);
-	char name[sizeof p->name] = "";
-	double start = p ? p->start : 0;
-	if (p)
-		memcpy(name, p->name, sizeof name);
-	if (mine)
-		disown(p);
-	pthread_mutex_unlock(&a->node->lock);
+	w->ticket = NULL;
 	if (!called)
-		free(w);
-	if (mine) {
-		loop_timer_cancel(a->loop, &p->due);
-		loop_free_later(a->loop, p);
-	}
-	if (name[0])
-		admission_call_leave(a, prefix, name, start);
+		unlink_waiter(w);
+	if (!called && line->places_last)
+		left = admission_place_drop_locked(a, line->places_last);
+	pthread_mutex_unlock(&a->node->lock);
+	if (called)
+		return;
+	free(w);
+	admission_place_left(a, line->item.name, &left);
 }

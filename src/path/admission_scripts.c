@@ -19,6 +19,7 @@ static const char *const names[ADMISSION_SCRIPTS] = {
 	[SCRIPT_KEY] = "admission_key.lua",
 	[SCRIPT_SETTLE] = "admission_settle.lua",
 	[SCRIPT_LEAVE] = "admission_leave.lua",
+	[SCRIPT_MOVE] = "admission_move.lua",
 	[SCRIPT_RENEW] = "admission_renew.lua",
 };
 
@@ -83,6 +84,12 @@ static void pack(double *out, const double *numbers, size_t count)
 		bits = htole64(bits);
 		memcpy(&out[i], &bits, sizeof bits);
 	}
+}
+
+void admission_numbers_read(double *out, const char *bytes, size_t count)
+{
+	memcpy(out, bytes, count * sizeof *out);
+	pack(out, out, count);
 }
 
 bool admission_answer_read(struct admission_answer *answer, const struct redisReply *reply)
@@ -160,28 +167,30 @@ static double *put_candidates(double *out, const struct admission_ticket *t, str
 	return out;
 }
 
-enum { SHARED_NUMBERS = 8, QUEUE_NUMBERS = 5, REQUEST_NUMBERS = 5, ADMIT_HEAD = 6, KEY_HEAD = 3, KEY_NUMBERS = 8 };
+enum { SHARED_NUMBERS = 8, QUEUE_NUMBERS = 6, REQUEST_NUMBERS = 5, ADMIT_HEAD = 6, KEY_HEAD = 3, KEY_NUMBERS = 8 };
+
+static double *put_queue(double *out, const struct mapping *m, double behind)
+{
+	struct admission_rule rule = admission_queue_rule(m);
+	memcpy(out,
+		(double[QUEUE_NUMBERS]){(double)rule.starts, (double)rule.span_ms, (double)m->queue_capacity,
+			(double)m->queue_timeout_ms, (double)m->read_us, behind},
+		QUEUE_NUMBERS * sizeof *out);
+	return out + QUEUE_NUMBERS;
+}
 
 /* What is the same for all of them, then each. Returns the end. */
 static double *put_requests(double *out, const struct admission_ticket *t, size_t count, double behind,
 	struct key_arguments *keys)
 {
-	const struct mapping *m = t->mapping;
 	const struct limits none = {0}, *limits = t->subject ? &t->subject->limits : &none;
 	memcpy(out,
 		(double[SHARED_NUMBERS]){t->stages, ADMISSION_SPAN_MS, ADMISSION_LEASE_MS, (double)limits->max_concurrency,
 			(double)limits->rpm, (double)limits->input_tpm, (double)limits->output_tpm, (double)count},
 		SHARED_NUMBERS * sizeof *out);
 	out += SHARED_NUMBERS;
-	if (t->stages & STAGE_QUEUE) {
-		uint64_t starts, span_ms;
-		admission_queue_rule(m, &starts, &span_ms);
-		memcpy(out,
-			(double[QUEUE_NUMBERS]){(double)starts, (double)span_ms, (double)m->queue_capacity,
-				(double)m->queue_timeout_ms, behind},
-			QUEUE_NUMBERS * sizeof *out);
-		out += QUEUE_NUMBERS;
-	}
+	if (t->stages & STAGE_QUEUE)
+		out = put_queue(out, t->mapping, behind);
 	for (; t; t = t->next_asking) {
 		*out++ = (double)t->tokens[0];
 		*out++ = (double)t->tokens[1];
@@ -281,14 +290,35 @@ bool admission_call_settle(struct admission *a, const char *subject_key, struct 
 	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_SETTLE], all, 4, 2, NULL, NULL);
 }
 
-void admission_call_leave(struct admission *a, const char *prefix, const char *name, double start)
+void admission_call_leave(struct admission *a, const char *prefix, const char *name, double start, double rule)
 {
-	char key[ADMISSION_NAME_MAX], digits[32];
+	char key[ADMISSION_NAME_MAX], digits[2][32];
 	queue_key(prefix, key);
-	snprintf(digits, sizeof digits, "%.0f", start);
-	struct redis_async_bytes all[] = {text(key), text(name), text(digits)};
-	if (!redis_async_call(a->redis, &a->node->scripts[SCRIPT_LEAVE], all, 3, 1, NULL, NULL))
+	snprintf(digits[0], sizeof digits[0], "%.0f", start);
+	snprintf(digits[1], sizeof digits[1], "%.0f", rule);
+	struct redis_async_bytes all[] = {text(key), text(name), text(digits[0]), text(digits[1])};
+	if (!redis_async_call(a->redis, &a->node->scripts[SCRIPT_LEAVE], all, 4, 1, NULL, NULL))
 		return; /* away: the place ends with its start */
+}
+
+bool admission_call_move(struct admission *a, const struct mapping *m, struct admission_place *const *places,
+	size_t count, redis_async_answer *on_answer, void *argument)
+{
+	enum { MAX = ADMISSION_MOVE_MAX };
+	char key[ADMISSION_NAME_MAX];
+	double numbers[QUEUE_NUMBERS + 2 * MAX], *out = put_queue(numbers, m, 0);
+	struct redis_async_bytes all[2 + MAX];
+	CHECK(count <= MAX);
+	for (size_t i = 0; i < count; i++) {
+		*out++ = places[i]->start;
+		*out++ = places[i]->redis_rule;
+		all[2 + i] = text(places[i]->name);
+	}
+	pack(numbers, numbers, (size_t)(out - numbers));
+	queue_key(m->prefix, key);
+	all[0] = text(key);
+	all[1] = (struct redis_async_bytes){numbers, (size_t)((char *)out - (char *)numbers)};
+	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_MOVE], all, 2 + count, 1, on_answer, argument);
 }
 
 bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count)

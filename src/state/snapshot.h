@@ -72,6 +72,7 @@ struct mapping {
 	uint64_t max_body_bytes;
 	const char *description; /* "" where absent */
 	uint32_t stats_slot;     /* state/stats: STATS_MAPPING */
+	uint64_t read_us;        /* when it was read, by Redis' clock: of two nodes' the later one is the newer */
 };
 
 struct subject {             /* a client (id) or a user (username) */

@@ -108,8 +108,11 @@ static void add_mappings(struct store *s, struct snapshot *snapshot)
 	struct telling t = {.store = s, .kind = SCHEMA_MAPPING};
 	for (size_t i = 0; i < s->images[t.kind].count; i++) {
 		cJSON *entry = parse_entry(&t, &s->images[t.kind].entries[i]);
-		if (entry)
-			schema_decode(t.kind, entry, snapshot_arena(snapshot), snapshot_add_mapping(snapshot));
+		if (entry) {
+			struct mapping *mapping = snapshot_add_mapping(snapshot);
+			schema_decode(t.kind, entry, snapshot_arena(snapshot), mapping);
+			mapping->read_us = s->read_us;
+		}
 		cJSON_Delete(entry);
 	}
 	telling_done(&t);

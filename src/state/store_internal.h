@@ -47,6 +47,7 @@ struct store {
 
 	bool loaded;                  /* images are from Redis */
 	uint64_t generation;          /* of that, as its marker says; 0: not loaded, or there was none */
+	uint64_t read_us;             /* when they were read, by Redis' clock */
 	uint64_t restored;            /* when a node last put back what Redis had lost, as far as is told; 0: never */
 	bool down;                    /* told so */
 	bool bootstrap_failed;        /* told so: not again */

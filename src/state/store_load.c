@@ -119,13 +119,18 @@ static bool has_entries(const redisReply *all)
 	return false;
 }
 
-/* Redis' own clock, in ms: nodes have only that one in common. */
-static uint64_t clock_of(const redisReply *all)
+/* Redis' own clock: nodes have only that one in common. */
+static uint64_t clock_us_of(const redisReply *all)
 {
 	const redisReply *time = all->element[REPLY_TIME];
 	if (time->type != REDIS_REPLY_ARRAY || time->elements != 2)
-		return 1;
-	return strtoull(time->element[0]->str, NULL, 10) * 1000 + strtoull(time->element[1]->str, NULL, 10) / 1000;
+		return 1000;
+	return strtoull(time->element[0]->str, NULL, 10) * 1000000 + strtoull(time->element[1]->str, NULL, 10);
+}
+
+static uint64_t clock_of(const redisReply *all)
+{
+	return clock_us_of(all) / 1000;
 }
 
 /* Has Redis lost what this node knows? There is no marker, or the one of a node that has just begun
@@ -322,6 +327,7 @@ static bool take_over(struct store *s, const redisReply *all, struct faults *fau
 	if (s->generation && found != s->generation)
 		journal_add("config", "Redis has another configuration, which replaces the one that this node knew");
 	s->generation = found;
+	s->read_us = clock_us_of(all);
 	if (any)
 		store_rebuild(s, changed);
 	return true;

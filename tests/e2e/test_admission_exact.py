@@ -42,7 +42,8 @@ class Answer:
         self.verdict, self.wait, self.now = int(n[0]), n[1], n[2]
         self.sums, self.reset, self.event, self.made = n[3:6], n[6], n[7], n[8]
         self.start, self.choice, self.key_event, self.key_made, self.trial = n[9], int(n[10]), n[11], n[12], n[13]
-        self.learnt = [n[i : i + 3] for i in range(14, len(n), 3)]
+        self.rule = n[14]
+        self.learnt = [n[i : i + 3] for i in range(15, len(n), 3)]
 
 
 class Scripts:
@@ -54,6 +55,7 @@ class Scripts:
         self.key_sha = load(script("admission_key.lua"))
         self.settle_sha = load(script("admission_settle.lua"))
         self.leave_sha = load(script("admission_leave.lua"))
+        self.move_sha = load(script("admission_move.lua"))
         self.renew_sha = load(script("admission_renew.lua"))
         self.names = 0
 
@@ -63,15 +65,15 @@ class Scripts:
         pipeline.evalsha(sha, len(keys), *keys, *arguments)
         return pipeline.execute()[1]
 
-    def admit(self, subject="s", places=0, limits=(0, 0, 0), tokens=(0, 0), worker=b"worker-1", queue=None, candidates=(), name=None, pool="pool"):
-        """queue: (starts, span, capacity, patience); candidates: (id, limit) each."""
-        return self.admit_all([tokens], subject, places, limits, worker, queue, candidates, name, pool)[0]
+    def admit(self, subject="s", places=0, limits=(0, 0, 0), tokens=(0, 0), worker=b"worker-1", queue=None, candidates=(), name=None, pool="pool", behind=0, read=0):
+        """queue: (starts, span, capacity, patience); candidates: (id, limit) each; read: when the rule was."""
+        return self.admit_all([tokens], subject, places, limits, worker, queue, candidates, name, pool, behind, read)[0]
 
-    def admit_all(self, tokens, subject="s", places=0, limits=(0, 0, 0), worker=b"worker-1", queue=None, candidates=(), name=None, pool="pool"):
+    def admit_all(self, tokens, subject="s", places=0, limits=(0, 0, 0), worker=b"worker-1", queue=None, candidates=(), name=None, pool="pool", behind=0, read=0):
         """Several requests in one call: their tokens."""
         stages = 1 + (2 if queue else 0) + (4 if candidates else 0)
         self.names += 1
-        numbers = [stages, SPAN, LEASE, places, *limits, len(tokens), *((*queue, 0) if queue else ())]
+        numbers = [stages, SPAN, LEASE, places, *limits, len(tokens), *((*queue, read, behind) if queue else ())]
         keys_of_each = [x for place, (_, limit) in enumerate(candidates, 1) for x in (place, limit)]
         requests = b"".join(struct.pack(f"<{3 + len(keys_of_each)}d", *t, len(candidates), *keys_of_each) for t in tokens)
         key = f"apiproxy:limit:{{{subject}}}:c"
@@ -102,8 +104,15 @@ class Scripts:
         raw = self.call(self.key_sha, ["apiproxy:limit:{pool}"], numbers, key, *(key_id for key_id, _ in candidates))
         return Answer(raw) if candidates else None
 
-    def leave(self, name, start):
-        self.call(self.leave_sha, ["apiproxy:limit:{/q}:q"], name, start)
+    def leave(self, name, start, rule):
+        self.call(self.leave_sha, ["apiproxy:limit:{/q}:q"], name, int(start), int(rule))
+
+    def move(self, places, queue, read):
+        """places: (name, start, rule) each. Returns the rule and their starts."""
+        numbers = struct.pack(f"<{6 + 2 * len(places)}d", *queue, read, 0, *(x for _, start, rule in places for x in (start, rule)))
+        raw = self.call(self.move_sha, ["apiproxy:limit:{/q}:q"], numbers, *(name for name, _, _ in places))
+        _, rule, *starts = struct.unpack(f"<{2 + len(places)}d", raw)
+        return rule, starts
 
     def renew(self, worker, count, subject="s"):
         self.call(self.renew_sha, [f"apiproxy:limit:{{{subject}}}:c"], worker, LEASE, count)
@@ -295,7 +304,8 @@ def test_a_queue_never_starts_more_than_its_rate(scripts, rate):
             del waiting[name]
         if waiting and rng.random() < 0.1:
             name = rng.choice(list(waiting))
-            scripts.leave(name, int(waiting.pop(name)["start"]))
+            gone = waiting.pop(name)
+            scripts.leave(name, gone["start"], gone["rule"])
             continue
         name = f"n{step}"
         answer = scripts.admit(queue=(starts, span, capacity, patience), name=name)
@@ -305,7 +315,7 @@ def test_a_queue_never_starts_more_than_its_rate(scripts, rate):
             assert len(waiting) < capacity
             until = answer.start or scripts.now + patience
             assert scripts.now <= until <= scripts.now + patience
-            waiting[name] = {"start": answer.start, "until": until}
+            waiting[name] = {"start": answer.start, "until": until, "rule": answer.rule}
         else:
             assert answer.verdict == QUEUE_FULL
             assert len([w for w in waiting.values() if w["until"] > scripts.now]) >= capacity
@@ -317,6 +327,72 @@ def test_a_queue_never_starts_more_than_its_rate(scripts, rate):
         assert min(b - a for a, b in zip(begun, begun[1:])) >= 1000 / rate
     assert len(begun) > 30
     assert rate > 3 or refused > 10
+
+
+def rule_of(rate: float) -> tuple[int, int]:
+    return max(1, math.floor(rate)), SECOND if rate >= 1 else math.ceil(1000 / rate) + 25
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_queue_whose_rate_changes_keeps_the_rate(scripts, seed):
+    """Two nodes, of which one hears of a change up to a second later; then it moves its places."""
+    rng = random.Random(seed)
+    capacity, patience = 40, 20_000
+    rates = [(scripts.now, rng.choice([0.5, 2, 5, 20]))]
+    nodes = [{"rate": rates[0][1], "read": 0, "waiting": {}, "news": None} for _ in range(2)]
+    begun, moved = [], 0
+
+    def until(now):
+        for node in nodes:
+            for name in [n for n, (start, _) in node["waiting"].items() if 0 < start <= now]:
+                begun.append(node["waiting"].pop(name)[0])
+
+    def learn(node):
+        nonlocal moved
+        node["rate"], node["read"] = node["news"][1:]
+        node["news"] = None
+        places = sorted(((n, *w) for n, w in node["waiting"].items()), key=lambda p: (not p[1], p[1]))
+        if places:
+            moved += 1
+            rule, starts = scripts.move(places, (*rule_of(node["rate"]), capacity, patience), node["read"])
+            node["waiting"] = {p[0]: (start, rule) for p, start in zip(places, starts)}
+
+    for step in range(3000):
+        scripts.now += rng.choice([0, 0, 5, 40, 130])
+        until(scripts.now)
+        for node in nodes:
+            if node["news"] and node["news"][0] <= scripts.now:
+                learn(node)
+        if rng.random() < 0.01:
+            rate = rng.choice([0.5, 1, 2, 5, 7.5, 20])
+            rates.append((scripts.now, rate))
+            for node, delay in zip(rng.sample(nodes, 2), (0, rng.randint(0, 1000))):
+                node["news"] = (scripts.now + delay, rate, scripts.now * 1000)
+            scripts.now += 1
+            continue
+        node = rng.choice(nodes)
+        if node["waiting"] and rng.random() < 0.15:
+            name = rng.choice(list(node["waiting"]))
+            scripts.leave(name, *node["waiting"].pop(name))
+            continue
+        behind = max((start or scripts.now + patience for start, _ in node["waiting"].values()), default=0)
+        answer = scripts.admit(queue=(*rule_of(node["rate"]), capacity, patience), name=f"n{step}", behind=behind, read=node["read"])
+        if answer.verdict == ADMITTED:
+            begun.append(scripts.now)
+        elif answer.verdict == WAITS:
+            node["waiting"][f"n{step}"] = (answer.start, answer.rule)
+        else:
+            assert answer.verdict == QUEUE_FULL
+    assert moved > 10 and len(begun) > 100
+    begun.sort()
+    ends = [at for at, _ in rates[1:]] + [scripts.now]
+    for (at, rate), end in zip(rates, ends):
+        inside = [t for t in begun if at + 1000 < t <= end]  # whoever has not heard of it has by then
+        assert not inside or most_in_any(inside, 1000) <= max(1, rate), (at, rate)
+    for first, t in enumerate(begun):
+        held = [rate for (at, rate), end in zip(rates, ends) if at <= t + 1000 and end >= t - 1000]
+        last = bisect.bisect_right(begun, t + 1000)
+        assert last - first <= max(1, *held)
 
 
 def test_a_queue_under_load_wastes_nothing(scripts):

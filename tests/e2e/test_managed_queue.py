@@ -230,3 +230,189 @@ def test_waiters_come_and_go(pair, vendor):
     at_once([lambda n=n: one(n) for n in range(120)], 60)
     assert done == [200] * 60
     assert most_in_window([r.at for r in vendor.received], 1 - SLACK) <= 25
+
+
+# ---- the queue changes while somebody waits ----
+
+
+def waiting(pair, prefix: str, count: int, key: str | None = None, nodes=(0,)) -> list[Held]:
+    """So many, in this order, who wait in line."""
+    held = []
+    for n in range(count):
+        held.append(Held(pair[nodes[n % len(nodes)]], prefix, key, path=f"/{n:02}"))
+        time.sleep(0.02)
+    for node in set(nodes):
+        wait_in_line(pair, prefix, sum(nodes[n % len(nodes)] == node for n in range(count)), node)
+    return held
+
+
+def set_queue(pair, prefix: str, **queue):
+    pair.change("/api/mappings" + prefix, queue=queue)
+
+
+def starts_of(vendor) -> list[str]:
+    return [r.path for r in sorted(vendor.received, key=lambda r: r.at)]
+
+
+def test_a_raised_rate_is_for_those_who_wait_and_for_newcomers(pair, vendor):
+    prefix = queued(pair, vendor, 0.1)
+    drain(pair, prefix)
+    held = waiting(pair, prefix, 12)
+    assert pair[0].api("PUT", "/api/mappings" + prefix, {"queue": {"rate_per_second": 4}}).status == 200
+    began = time.monotonic()
+    late = Held(pair[0], prefix, path="/12")  # its own node knows at once
+    assert [request.answer(5).status for request in [*held, late]] == [200] * 13
+    assert 2.5 < time.monotonic() - began < 4.5, "four in any second"
+    assert starts_of(vendor) == ["/first", *[f"/{n:02}" for n in range(13)]]
+    assert most_in_window([r.at for r in vendor.received], 1 - SLACK) <= 4
+
+
+def test_a_raised_rate_does_not_wait_for_other_nodes(pair, vendor):
+    """What others were told before is void, whether they know already or not."""
+    prefix = queued(pair, vendor, 0.1)
+    drain(pair, prefix)
+    held = waiting(pair, prefix, 4, nodes=(1,))
+    assert pair[0].api("PUT", "/api/mappings" + prefix, {"queue": {"rate_per_second": 20}}).status == 200
+    began = time.monotonic()
+    assert pair[0].get(prefix + "/late").status == 200
+    assert time.monotonic() - began < 1.2
+    assert [request.answer(3).status for request in held] == [200] * 4
+
+
+def test_a_raised_rate_over_two_nodes(pair, vendor):
+    prefix = queued(pair, vendor, 0.2)
+    drain(pair, prefix)
+    held = waiting(pair, prefix, 24, nodes=(0, 1))
+    set_queue(pair, prefix, rate_per_second=8)
+    assert [request.answer(6).status for request in held] == [200] * 24
+    times = [r.at for r in vendor.received]
+    assert most_in_window(times, 1 - SLACK) <= 8
+    assert max(times) - sorted(times)[1] < 4.5, "and not needlessly slow"
+    order = [int(path[1:]) for path in starts_of(vendor) if path != "/first"]
+    assert [n for n in order if n % 2] == sorted(n for n in order if n % 2)
+    assert [n for n in order if n % 2 == 0] == sorted(n for n in order if n % 2 == 0)
+
+
+def test_a_lowered_rate(pair, vendor):
+    prefix = queued(pair, vendor, 10)
+    at_once([lambda n=n: pair[n % 2].get(f"{prefix}/x") for n in range(10)], 10)
+    held = waiting(pair, prefix, 6, nodes=(0, 1))
+    set_queue(pair, prefix, rate_per_second=2)
+    assert len(vendor.received) == 10
+    held.append(Held(pair[1], prefix))
+    assert [request.answer(8).status for request in held] == [200] * 7
+    times = sorted(r.at for r in vendor.received)
+    assert most_in_window(times[10:], 1 - SLACK) <= 2
+    assert times[10] - times[9] > 1 - SLACK, "the second before the change was full"
+
+
+def test_a_queue_that_is_taken_away_lets_all_go(pair, vendor):
+    prefix, key = queued(pair, vendor, 0.1, auth="required"), pair.client(rpm=20, max_concurrency=6)
+    assert pair[0].get(prefix + "/first", bearer(key)).status == 200
+    held = waiting(pair, prefix, 5, key, nodes=(0, 1))
+    began = time.monotonic()
+    pair.change("/api/mappings" + prefix, queue=None)
+    assert [request.answer(3).status for request in held] == [200] * 5
+    assert time.monotonic() - began < 1.5
+    for node in pair:
+        wait_in_line(pair, prefix, 0, 0)
+        answer = node.get(prefix + "/x", bearer(key))
+        assert answer.status == 200
+    assert answer.header("x-apiproxy-remaining-requests") == "12", "each is counted once"
+    set_queue(pair, prefix, rate_per_second=100)
+    assert {a.status for a in at_once([lambda: pair[0].get(prefix + "/x", bearer(key))] * 5, 5)} == {200}
+
+
+@pytest.mark.parametrize("how", ["deleted", "disabled"])
+def test_a_mapping_that_goes_takes_its_waiters_with_it(pair, vendor, how):
+    prefix, key = queued(pair, vendor, 0.1, auth="required"), pair.client(rpm=20, max_concurrency=4)
+    assert pair[0].get(prefix + "/first", bearer(key)).status == 200
+    held = waiting(pair, prefix, 3, key, nodes=(0, 1))
+    if how == "deleted":
+        assert pair[0].api("DELETE", "/api/mappings" + prefix).status in (200, 204)
+    else:
+        pair.change("/api/mappings" + prefix, enabled=False)
+    for request in held:
+        answer = request.answer(3)
+        assert fault_of(answer) == (404, "no_mapping") and answer.header("retry-after") is None
+    other = pair.map(vendor.url, auth="required")
+    vendor.script(*[Fault("stall_before_head")] * 4)
+    four = [Held(pair[0], other, key) for _ in range(4)]
+    vendor.wait(5, 3)
+    for request in four:
+        request.close()
+    eventually(lambda: pair[1].get(other + "/x", bearer(key)).status == 200, 3, what="places are free")
+    answer = pair[1].get(other + "/x", bearer(key))
+    assert int(answer.header("x-apiproxy-remaining-requests")) >= 20 - 1 - 4 - 2 - 1, "who never went counts no more"
+
+
+def test_a_changed_patience_counts_from_the_arrival(pair, vendor):
+    prefix = queued(pair, vendor, 0.1, timeout=2)
+    drain(pair, prefix)
+    short, began = Held(pair[1], prefix), time.monotonic()
+    wait_in_line(pair, prefix, 1, 1)
+    set_queue(pair, prefix, timeout_seconds=4)
+    assert short.client.silent(2.3 - (time.monotonic() - began)), "it has more time now"
+    set_queue(pair, prefix, timeout_seconds=1)
+    assert fault_of(short.answer(1)) == (408, "queue_timeout")
+
+
+def test_more_patience_gives_a_start(pair, vendor):
+    prefix = queued(pair, vendor, 0.4, timeout=2)
+    drain(pair, prefix)
+    held = waiting(pair, prefix, 1)
+    set_queue(pair, prefix, timeout_seconds=10)
+    assert held[0].answer(4).status == 200
+
+
+def test_a_smaller_capacity_sends_nobody_away(pair, vendor):
+    prefix = queued(pair, vendor, 1, capacity=5)
+    drain(pair, prefix)
+    held = waiting(pair, prefix, 3)
+    set_queue(pair, prefix, capacity=1)
+    assert fault_of(pair[1].get(prefix + "/x")) == (429, "queue_full")
+    assert [request.answer(5).status for request in held] == [200] * 3
+
+
+def test_what_is_counted_stays_counted_once(pair, vendor):
+    prefix, key = queued(pair, vendor, 0.1, auth="required"), pair.client(rpm=30, max_concurrency=8)
+    assert pair[0].get(prefix + "/first", bearer(key)).status == 200
+    held = waiting(pair, prefix, 8, key, nodes=(0, 1))
+    assert fault_of(pair[0].get(prefix + "/x", bearer(key))) == (429, "concurrency_limit")
+    set_queue(pair, prefix, rate_per_second=0.2)
+    assert fault_of(pair[0].get(prefix + "/x", bearer(key))) == (429, "concurrency_limit")
+    for request in held[:4]:
+        request.close()
+    set_queue(pair, prefix, rate_per_second=10)
+    assert [request.answer(3).status for request in held[4:]] == [200] * 4
+    wait_in_line(pair, prefix, 0)
+    answer = pair[1].get(prefix + "/x", bearer(key))
+    assert answer.header("x-apiproxy-remaining-requests") == str(30 - 1 - 4 - 1)
+
+
+@pytest.mark.concurrency
+def test_changes_while_waiters_come_and_go(pair, vendor):
+    prefix, stop, done, lock = queued(pair, vendor, 0.5, capacity=400), threading.Event(), [], threading.Lock()
+
+    def one(n: int):
+        request = Held(pair[n % 2], prefix)
+        if n % 2 == n // 2 % 2:
+            time.sleep(0.01 * (n % 50))
+            request.close()
+            return
+        with lock:
+            done.append(request.answer(20).status)
+
+    def change():
+        for rate in (0.2, 20, 0.3, 7, 0.5, 13, 0.1, 20):
+            set_queue(pair, prefix, rate_per_second=rate)
+            time.sleep(0.15)
+        stop.set()
+
+    changing = Timed(change)
+    at_once([lambda n=n: one(n) for n in range(80)], 80)
+    changing.get()
+    assert stop.is_set() and done == [200] * 40
+    assert most_in_window([r.at for r in vendor.received], 1 - SLACK) <= 20
+    for node in (0, 1):
+        wait_in_line(pair, prefix, 0, node)

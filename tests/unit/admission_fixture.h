@@ -45,8 +45,18 @@ struct snapshot *snapshot_ref(struct snapshot *s)
 
 void snapshot_unref(struct snapshot *s)
 {
+	if (s)
+		atomic_fetch_sub(&references, 1);
+}
+
+/* The one that every snapshot has. */
+static const struct mapping *_Atomic mapping_now;
+
+const struct mapping *snapshot_route(const struct snapshot *s, const char *path, size_t length)
+{
 	(void)s;
-	atomic_fetch_sub(&references, 1);
+	const struct mapping *m = mapping_now;
+	return m && m->prefix && strlen(m->prefix) == length && memcmp(m->prefix, path, length) == 0 ? m : NULL;
 }
 
 static struct mapping plain = {.prefix = "/plain", .auth_required = true, .enabled = true};
@@ -327,6 +337,19 @@ static inline enum problem_id decided(struct job *j)
 static inline void work_settle(struct work *work)
 {
 	admission_settle(&work->job->rq, work->result);
+}
+
+static inline void work_take_snapshot(struct work *work)
+{
+	admission_take_snapshot(work->worker->admission, (struct snapshot *)(uintptr_t)mapping_now);
+}
+
+/* From now on this mapping, or none, is all that there is. */
+static inline void change_to(struct worker *w, const struct mapping *m)
+{
+	static const struct mapping none;
+	mapping_now = m ? m : &none;
+	on_worker(w, &(struct work){.run = work_take_snapshot});
 }
 
 static inline void work_cancel(struct work *work)
