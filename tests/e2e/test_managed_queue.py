@@ -213,22 +213,28 @@ def test_many_wait_without_polling(pair, vendor):
     wait_in_line(pair, prefix, 0)
 
 
-@pytest.mark.concurrency
-def test_waiters_come_and_go(pair, vendor):
-    """Half of them hang up while they wait; the pace holds and nobody is forgotten."""
-    prefix, lock, done = queued(pair, vendor, 25, capacity=400), threading.Lock(), []
+def come_and_go(pair, prefix: str, count: int, at_a_time: int, step: float) -> list[int]:
+    """Half of them hang up, each 0 to 49 steps after it has asked; what the others are answered."""
+    lock, done = threading.Lock(), []
 
     def one(n: int):
         request = Held(pair[n % 2], prefix)
         if n % 2 == n // 2 % 2:
-            time.sleep(0.002 * (n % 50))
+            time.sleep(step * (n % 50))
             request.close()
             return
         with lock:
             done.append(request.answer(20).status)
 
-    at_once([lambda n=n: one(n) for n in range(120)], 60)
-    assert done == [200] * 60
+    at_once([lambda n=n: one(n) for n in range(count)], at_a_time)
+    return done
+
+
+@pytest.mark.concurrency
+def test_waiters_come_and_go(pair, vendor):
+    """Half of them hang up while they wait; the pace holds and nobody is forgotten."""
+    prefix = queued(pair, vendor, 25, capacity=400)
+    assert come_and_go(pair, prefix, 120, 60, 0.002) == [200] * 60
     assert most_in_window([r.at for r in vendor.received], 1 - SLACK) <= 25
 
 
@@ -392,16 +398,7 @@ def test_what_is_counted_stays_counted_once(pair, vendor):
 
 @pytest.mark.concurrency
 def test_changes_while_waiters_come_and_go(pair, vendor):
-    prefix, stop, done, lock = queued(pair, vendor, 0.5, capacity=400), threading.Event(), [], threading.Lock()
-
-    def one(n: int):
-        request = Held(pair[n % 2], prefix)
-        if n % 2 == n // 2 % 2:
-            time.sleep(0.01 * (n % 50))
-            request.close()
-            return
-        with lock:
-            done.append(request.answer(20).status)
+    prefix, stop = queued(pair, vendor, 0.5, capacity=400), threading.Event()
 
     def change():
         for rate in (0.2, 20, 0.3, 7, 0.5, 13, 0.1, 20):
@@ -410,7 +407,7 @@ def test_changes_while_waiters_come_and_go(pair, vendor):
         stop.set()
 
     changing = Timed(change)
-    at_once([lambda n=n: one(n) for n in range(80)], 80)
+    done = come_and_go(pair, prefix, 80, 80, 0.01)
     changing.get()
     assert stop.is_set() and done == [200] * 40
     assert most_in_window([r.at for r in vendor.received], 1 - SLACK) <= 20

@@ -259,21 +259,28 @@ static void test_slow_logins_delay_nobody_else(void **state)
 	close(fd);
 }
 
-static void test_stops_with_requests_under_way(void **state)
+enum { UNDER_WAY = 6 };
+
+static void begin_logins(struct control *control, int fds[UNDER_WAY])
 {
-	int fds[6];
-	struct control *control = control_start(&(struct admin_setup){.settings = &settings, .admin_token = TOKEN});
-	(void)state;
-	for (int i = 0; i < 6; i++) {
+	for (int i = 0; i < UNDER_WAY; i++) {
 		fds[i] = control_connect(control);
 		assert_true(fds[i] >= 0);
 		send_text(fds[i], "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");
 	}
 	usleep(50 * 1000);
+}
+
+static void test_stops_with_requests_under_way(void **state)
+{
+	int fds[UNDER_WAY];
+	struct control *control = control_start(&(struct admin_setup){.settings = &settings, .admin_token = TOKEN});
+	(void)state;
+	begin_logins(control, fds);
 	int64_t start_ms = clock_monotonic_ms();
 	control_stop(control);
 	assert_true(clock_monotonic_ms() - start_ms < 2000);
-	for (int i = 0; i < 6; i++)
+	for (int i = 0; i < UNDER_WAY; i++)
 		close(fds[i]);
 }
 
@@ -281,18 +288,13 @@ static void test_stops_with_requests_under_way(void **state)
 static void test_finished(void **state)
 {
 	char text[4096];
-	int fds[6];
+	int fds[UNDER_WAY];
 	struct control *control = control_start(&(struct admin_setup){.settings = &settings, .admin_token = TOKEN});
 	(void)state;
-	for (int i = 0; i < 6; i++) {
-		fds[i] = control_connect(control);
-		assert_true(fds[i] >= 0);
-		send_text(fds[i], "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");
-	}
-	usleep(50 * 1000);
+	begin_logins(control, fds);
 	control_finish(control);
 	unsigned count[2] = {0};
-	for (int i = 0; i < 6; i++) {
+	for (int i = 0; i < UNDER_WAY; i++) {
 		unsigned status = receive(fds[i], text, sizeof text);
 		assert_true(status == 200 || (status == 503 && strstr(text, "\"draining\"")));
 		count[status == 200]++;
@@ -304,7 +306,7 @@ static void test_finished(void **state)
 	assert_int_equal(ask(fds[0], "GET /health HTTP/1.1\r\nHost: a\r\n\r\n", text, sizeof text), 200);
 	control_finish(control);
 	control_stop(control);
-	for (int i = 0; i < 6; i++)
+	for (int i = 0; i < UNDER_WAY; i++)
 		close(fds[i]);
 }
 
