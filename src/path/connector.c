@@ -39,7 +39,8 @@ struct connector {
 };
 
 /* libcurl closes connections by on_close_socket(). What a lookup wakes it by it may close before it says so, and the
- * number is somebody else's then: of that a duplicate is watched. */
+ * number is somebody else's then: of that a duplicate is watched. (7.88 to 8.1 also close a socket that is not yet
+ * connected before they say so. It has left the epoll with that; who has the number now is not in this one.) */
 struct socket_watch {
 	struct loop_watch watch;
 	int fd;     /* libcurl's */
@@ -60,7 +61,7 @@ static void on_socket_ready(struct loop_watch *w, uint32_t events)
 	collect(c);
 }
 
-static void forget(struct connector *c, curl_socket_t fd)
+static void unwatch_socket(struct connector *c, curl_socket_t fd)
 {
 	struct socket_watch *s = (size_t)fd < c->watch_capacity ? c->watches[fd] : NULL;
 	if (!s)
@@ -74,7 +75,7 @@ static void forget(struct connector *c, curl_socket_t fd)
 
 static int on_close_socket(void *user, curl_socket_t fd)
 {
-	forget(user, fd);
+	unwatch_socket(user, fd);
 	return close(fd);
 }
 
@@ -124,7 +125,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *p
 	struct connector *c = user;
 	(void)per_socket;
 	if (what == CURL_POLL_REMOVE) {
-		forget(c, fd);
+		unwatch_socket(c, fd);
 		return 0;
 	}
 	struct socket_watch *s = watch_of(c, fd);

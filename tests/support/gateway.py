@@ -24,7 +24,8 @@ SANITIZER_REPORT = re.compile(
 )
 TOKEN = "admin-token-of-the-tests-0123456789"
 # What the tests' own environment may hand on: where sanitizers report, and nothing that is a setting.
-PASSED_ON = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS", "LANG", "TZ", "PATH", "LD_LIBRARY_PATH")
+SANITIZER_OPTIONS = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS")
+PASSED_ON = (*SANITIZER_OPTIONS, "LANG", "TZ", "PATH", "LD_LIBRARY_PATH")
 
 
 def binary() -> str:
@@ -196,12 +197,18 @@ class Gateway(Stopping):
         found = SANITIZER_REPORT.search(self.output)
         assert not found, f"sanitizer report:\n{self.output[max(0, found.start() - 200) :][:8000]}"
 
+    def sanitizer_report(self) -> str:
+        """What this process' sanitizer wrote into the file that its options name."""
+        paths = re.findall(r"log_path=([^:]+)", " ".join(os.environ.get(name, "") for name in SANITIZER_OPTIONS))
+        reports = [Path(f"{path}.{self.pid}") for path in dict.fromkeys(paths)]
+        return "".join(report.read_text()[:8000] for report in reports if report.exists())
+
     def discard(self):
         self.close_connections()
         if self.alive():
             self.kill()
         elif self.process and self.process.returncode not in self.expect_exit:
-            print(f"the gateway had ended with {self.process.returncode}:\n{self.output[-4000:]}")
+            print(f"the gateway had ended with {self.process.returncode}:\n{self.output[-4000:]}\n{self.sanitizer_report()}")
         if self.own_port:
             self.held.release()
         if self.own_folder:
