@@ -1,14 +1,15 @@
 // What can be managed: one table a kind, from which lists and forms follow.
 //
 // A field: name ("queue.capacity" lies in the object "queue"), type (text, url, secret, number,
-// choice, switch, moment, mappings), required, min, any (fractions), initial, choices, once (given at
-// creation, not changeable), suggest (values that others have), wide. The gateway checks; its
-// words are shown at the field.
+// choice, switch, moment, mappings), required, min, any (fractions), initial, choices, once (the id:
+// given at creation, not changeable), suggest (values that others have), wide. Of a number: fallback
+// (what holds where it is left out, else 0), none (the message for 0: no limit), needsNumber (what it
+// belongs to is not there without it). The gateway checks; its words are shown at the field.
 import { h } from './dom.js';
 import * as format from './format.js';
 import { t } from './i18n.js';
 
-const LIMITS = ['rpm', 'input_tpm', 'output_tpm', 'max_concurrency'].map((name) => ({ name, type: 'number', min: 0 }));
+const LIMITS = ['rpm', 'input_tpm', 'output_tpm', 'max_concurrency'].map((name) => ({ name, type: 'number', min: 0, none: 'limit.none' }));
 const ENABLED = { name: 'enabled', type: 'switch', initial: true };
 
 function badge(text, kind = '') {
@@ -71,14 +72,14 @@ export const KINDS = {
 				{ name: 'key_header', type: 'text', placeholder: 'api-key' },
 			] },
 			{ title: 'group.time', fields: [
-				{ name: 'timeout_seconds', type: 'number', min: 0, any: true },
-				{ name: 'connect_timeout_seconds', type: 'number', min: 0, any: true },
-				{ name: 'max_body_bytes', type: 'number', min: 0 },
+				{ name: 'timeout_seconds', type: 'number', min: 0, any: true, none: 'limit.none' },
+				{ name: 'connect_timeout_seconds', type: 'number', min: 0, any: true, fallback: 10 },
+				{ name: 'max_body_bytes', type: 'number', min: 0, none: 'limit.none' },
 			] },
 			{ title: 'group.queue', fields: [
-				{ name: 'queue.rate_per_second', type: 'number', min: 0, any: true },
-				{ name: 'queue.capacity', type: 'number', min: 0 },
-				{ name: 'queue.timeout_seconds', type: 'number', min: 0, any: true },
+				{ name: 'queue.rate_per_second', type: 'number', min: 0, any: true, needsNumber: true },
+				{ name: 'queue.capacity', type: 'number', min: 0, fallback: 20 },
+				{ name: 'queue.timeout_seconds', type: 'number', min: 0, any: true, fallback: 5 },
 			] },
 			{ title: 'group.tokens', fields: [
 				{ name: 'reserve_output_tokens', type: 'number', min: 0 },
@@ -100,8 +101,8 @@ export const KINDS = {
 			{ name: 'id', type: 'text', once: true, optionalId: true },
 			{ name: 'pool', type: 'text', required: true, suggest: 'keys' },
 			{ name: 'key', type: 'secret', required: true, wide: true },
-			{ name: 'weight', type: 'number', min: 0, initial: 1 },
-			{ name: 'max_requests_per_minute', type: 'number', min: 0 },
+			{ name: 'weight', type: 'number', min: 0, initial: 1, fallback: 1 },
+			{ name: 'max_requests_per_minute', type: 'number', min: 0, none: 'limit.none' },
 			ENABLED,
 		] }],
 	},

@@ -1,5 +1,6 @@
-// The form of one entry, in a dialog. It sends what changed only, so that two people at the same
-// entry do not undo each other's work; a field that was emptied is sent as null, "back to the default".
+// The form of one entry, in a dialog. It sends what was changed in it only, so that two people at the
+// same entry do not undo each other's work, and what a control cannot show whole (the fractions of a
+// second) stays; a field that was emptied is sent as null, "back to the default".
 import { api } from './api.js';
 import { h, openDialog } from './dom.js';
 import { KINDS, fieldsOf } from './fields.js';
@@ -26,10 +27,17 @@ function textControl(type) {
 	};
 }
 
+// What holds for a number that is left out; nothing where it must be given.
+function placeholderOf(field) {
+	if (field.none) return t(field.none);
+	return field.needsNumber ? null : String(field.fallback ?? 0);
+}
+
 function numberControl(field) {
-	const element = h('input', { id: idOf(field), type: 'number', min: field.min, step: field.any ? 'any' : '1', inputmode: field.any ? 'decimal' : 'numeric', placeholder: '0' });
+	const element = h('input', { id: idOf(field), type: 'number', min: field.min, step: field.any ? 'any' : '1', inputmode: field.any ? 'decimal' : 'numeric', placeholder: placeholderOf(field) });
 	return {
-		element, read: () => (element.value === '' ? null : Number(element.value)), write: (v) => { element.value = v || ''; },
+		// Where 0 is the default, it is shown as one.
+		element, read: () => (element.value === '' ? null : Number(element.value)), write: (v) => { element.value = (field.fallback ? v : v || null) ?? ''; },
 		fault: () => (element.validity.badInput || element.validity.rangeUnderflow || element.validity.stepMismatch
 			? t(field.any ? 'fault.number' : 'fault.whole') : ''),
 	};
@@ -125,23 +133,21 @@ function row(kind, field, context) {
 
 const same = (a, b) => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
 
-// To the reader of the form 0, "" and nothing are the same.
-const known = (field, value) => ((field.type === 'number' && value === 0) || value === '' ? null : value);
+// Against what the control itself showed first, not against the entry: reading it may have rounded that.
+const isChanged = (r) => !same(r.read(), r.first);
 
-// To take its rate away is to take the queue away; what was never one, and has no rate yet, is a fault to be told.
+// To take its rate away is to take the queue away. Where the queue's other fields were filled in at the
+// same time, or there was none, the missing rate is a fault to be told.
 function hasNoQueue(rows, entry) {
 	const filled = rows.filter((r) => r.field.name.startsWith('queue.') && r.read() !== null);
-	return !filled.length || Boolean(entry && entry.queue && !filled.some((r) => r.field.name === 'queue.rate_per_second'));
+	return !filled.length || Boolean(entry && entry.queue && !filled.some((r) => r.field.name === 'queue.rate_per_second' || isChanged(r)));
 }
 
 function changes(rows, entry) {
 	const body = {};
-	for (const { field, read } of rows) {
-		const now = read();
-		if (entry && (field.once || (field.type === 'secret' && now === null))) continue;
-		const before = entry ? known(field, valueIn(entry, field.name)) : initial(field);
-		if (!same(known(field, now), before ?? (field.type === 'switch' ? false : field.type === 'mappings' ? [] : null))) putIn(body, field.name, now);
-		else if (!entry && field.required) putIn(body, field.name, now);
+	for (const r of rows) {
+		if (entry && r.field.once) continue;
+		if (isChanged(r) || (!entry && r.field.required)) putIn(body, r.field.name, r.read());
 	}
 	if (body.queue && hasNoQueue(rows, entry)) body.queue = null;
 	return body;
@@ -168,18 +174,24 @@ function focusFirstFault(rows) {
 	return false;
 }
 
-// A fault belongs to the field it names; "queue" alone to the queue's first; others to the form.
+function rowAt(rows, place, status) {
+	if (status === 409) return rows.find((r) => r.field.once); // its id is taken
+	return rows.find((r) => r.field.name === place) || (place && rows.find((r) => r.field.name.startsWith(place + '.')))
+		|| rows.find((r) => place.startsWith(r.field.name + '['));
+}
+
+// A fault belongs to the field it names; "queue" alone to the queue's first; others to the form, whose
+// head may be scrolled out of sight.
 function showFaults(rows, alert, error) {
 	const rest = [];
 	for (const { place, message } of error.faults.length ? error.faults : [{ place: '', message: error.message }]) {
-		const at = rows.find((r) => r.field.name === place) || (place && rows.find((r) => r.field.name.startsWith(place + '.')))
-			|| rows.find((r) => place.startsWith(r.field.name + '['));
+		const at = rowAt(rows, place, error.status);
 		if (at) at.say(message);
 		else rest.push(place ? `${place}: ${message}` : message);
 	}
 	alert.textContent = rest.join('\n');
 	alert.hidden = !rest.length;
-	focusFirstFault(rows);
+	if (focusFirstFault(rows) && rest.length) alert.focus();
 }
 
 /* ---- the dialog ---- */
@@ -198,8 +210,11 @@ export function openForm(kind, entry, { prefixes, pools }, saved) {
 	const editing = Boolean(entry);
 	const rows = fieldsOf(kind).map((field) => row(kind, field, { editing, prefixes }));
 	const rowsOf = new Map(rows.map((r) => [r.field, r]));
-	rows.forEach((r) => r.write(entry ? valueIn(entry, r.field.name) : initial(r.field)));
-	const alert = h('p', { class: 'alert bad', role: 'alert', hidden: true });
+	for (const r of rows) {
+		r.write(entry ? valueIn(entry, r.field.name) : initial(r.field));
+		r.first = r.read();
+	}
+	const alert = h('p', { class: 'alert bad', role: 'alert', tabindex: '-1', hidden: true });
 	const form = h('form', { id: 'entry', novalidate: true, autocomplete: 'off' }, alert,
 		h('datalist', { id: 'pools' }, pools.map((pool) => h('option', { value: pool }))),
 		KINDS[kind].groups.map((g) => group(kind, g, rowsOf, entry)));

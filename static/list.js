@@ -68,8 +68,11 @@ export function openList(root, kind, refreshSoon) {
 
 	const reset = (entry, button) => perform(button, () => api('POST', path(idOf(entry)) + '/reset'), t('reset.done', { id: idOf(entry) }));
 
-	const toggle = (entry, box) => perform(box, () => api('PUT', path(idOf(entry)), { enabled: box.checked }),
-		t(box.checked ? 'enabled' : 'disabled', { id: idOf(entry) }));
+	// Where it was not saved, the switch goes back: the entry is as it was, and its row is not drawn again.
+	const toggle = (entry, box) => perform(box, () => api('PUT', path(idOf(entry)), { enabled: box.checked }).catch((error) => {
+		box.checked = entry.enabled !== false;
+		throw error;
+	}), t(box.checked ? 'enabled' : 'disabled', { id: idOf(entry) }));
 
 	// [action, shown where, what it does]
 	const ACTIONS = [

@@ -6,53 +6,9 @@ import re
 import pytest
 from playwright.sync_api import expect
 from support.gateway import Gateway
+from support.pages import add, confirm, entry, fill, press, row, save
 from support.process import eventually
 from support.vendor import Reply
-
-
-def row(page, name):
-    return page.locator(f'.list tbody tr[data-id="{name}"]')
-
-
-def press(page, name, action):
-    row(page, name).get_by_role("button", name=f"{action}: {name}").click()
-
-
-def fill(page, values: dict):
-    """name -> value, by the fields' labels."""
-    dialog = page.get_by_role("dialog")
-    for label, value in values.items():
-        field = dialog.get_by_label(re.compile(rf"^{re.escape(label)}( \*)?$"))
-        field.evaluate("e => e.closest('details') && (e.closest('details').open = true)")
-        if isinstance(value, bool):
-            field.set_checked(value)
-        elif field.evaluate("e => e.tagName") == "SELECT":
-            field.select_option(value)
-        else:
-            field.fill(value)
-
-
-def add(page, values: dict):
-    page.get_by_role("button", name="Add", exact=True).click()
-    fill(page, values)
-    page.get_by_role("button", name="Create").click()
-
-
-def save(page):
-    page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.get_by_role("dialog")).to_have_count(0)
-
-
-def confirm(page, action):
-    page.get_by_role("dialog").get_by_role("button", name=action, exact=True).click()
-    expect(page.get_by_role("dialog")).to_have_count(0)
-
-
-def entry(gateway, path):
-    answer = gateway.api("GET", path)
-    assert answer.status == 200, answer.body
-    return answer.json()
-
 
 # -- logging in
 
@@ -211,7 +167,8 @@ def test_taken_prefix_is_said(gateway, vendor, log_in):
     prefix = gateway.route(vendor.url)
     page = log_in(gateway)
     add(page, {"Prefix": prefix, "Target": vendor.url})
-    expect(page.get_by_role("dialog").get_by_role("alert")).not_to_be_empty()
+    expect(page.locator("#field-prefix-fault")).to_contain_text("already")
+    expect(page.get_by_role("dialog").get_by_label("Prefix")).to_be_focused()
 
 
 def test_changes_of_others_come_in_live_and_focus_stays(gateway, vendor, log_in):
