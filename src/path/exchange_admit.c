@@ -112,9 +112,11 @@ static void end_wait(struct managed *m)
 	m->body_since_us = 0;
 }
 
+/* Behind the last byte that there is room for, chunks have yet to say that they end: until one more is announced. */
 static bool wants_more(const struct exchange *ex)
 {
-	return !ex->up.body.done && buf_length(&ex->kept) + PLANE_HELD_MAX <= EXCHANGE_KEPT_MAX;
+	const struct http_body *body = &ex->up.body;
+	return !body->done && (buf_length(&ex->kept) < EXCHANGE_KEPT_MAX || !body->remaining);
 }
 
 /* Keeps what is there of the body, as far as there is room for it. STEP_STAY: fine. */

@@ -209,11 +209,22 @@ size_t exchange_read_size(bool bulk, const struct io *sink)
 	return size < PLANE_BULK_MAX ? size : PLANE_BULK_MAX;
 }
 
+/* For what is collected before it is sent: no more than there is room for, or the next byte of the framing. */
+static size_t collect_size(const struct exchange *ex)
+{
+	size_t room = EXCHANGE_KEPT_MAX - buf_length(&ex->kept);
+	if (room > PLANE_HELD_MAX)
+		return PLANE_HELD_MAX;
+	return room ? room : 1;
+}
+
 /* What follows a body is the next request, and would be held: bulk is for lengths that are known. */
 static size_t body_read_size(const struct exchange *ex)
 {
 	const struct http_body *body = &ex->up.body;
-	if (!ex->upstream || !(ex->tunnel || (body->framing == HTTP_LENGTH && body->remaining > PLANE_BULK_MAX)))
+	if (!ex->upstream)
+		return collect_size(ex);
+	if (!ex->tunnel && (body->framing != HTTP_LENGTH || body->remaining <= PLANE_BULK_MAX))
 		return PLANE_HELD_MAX;
 	return exchange_read_size(ex->bulk_up, &ex->upstream->io);
 }
@@ -222,13 +233,13 @@ static size_t body_read_size(const struct exchange *ex)
 static enum step fill_scratch(struct exchange *ex, size_t *length)
 {
 	struct front *f = ex->front;
+	size_t most = body_read_size(ex);
 	*length = buf_length(&f->unread);
 	if (*length) {
-		*length = *length < PLANE_HELD_MAX ? *length : PLANE_HELD_MAX;
+		*length = *length < most ? *length : most;
 		memcpy(ex->plane->scratch, buf_bytes(&f->unread), *length);
 		return STEP_STAY;
 	}
-	size_t most = body_read_size(ex);
 	long count = f->io.readable ? io_read(&f->io, ex->plane->scratch, most) : IO_AGAIN;
 	if (count > 0)
 		*length = (size_t)count;

@@ -58,8 +58,8 @@ void usage_request_read(const char *body, size_t length, bool whole, uint64_t to
 /* The input estimate, had the body this length: an announced one is not always what comes. */
 uint64_t usage_request_estimate(const struct usage_request *r, uint64_t total_length);
 
-/* An OpenAI chat or completions request (it has messages or a prompt; that its path is theirs too is the caller's to
- * see) that streams and does not ask for usage: writes the same body to the empty `out`, with stream_options.include_usage set to true, also where
+/* An OpenAI chat or completions request (its path tells that, which is the caller's to see) that streams and does not
+ * ask for usage: writes the same body to the empty `out`, with stream_options.include_usage set to true, also where
  * it was false (the mapping wants it), all other bytes as they were. false: nothing to change, no whole
  * JSON object, or no memory; out is untouched. */
 bool usage_request_include(const char *body, size_t length, struct buf *out) __attribute__((warn_unused_result));

@@ -25,8 +25,8 @@
 	X(CONTENT, "content") X(TEXT, "text") X(DELTA, "delta") X(THINKING, "thinking") X(PARTIAL_JSON, "partial_json") \
 	X(ARGUMENTS, "arguments") X(REASONING_CONTENT, "reasoning_content") X(REASONING, "reasoning") X(REFUSAL, "refusal") \
 	/* requests */ \
-	X(STREAM, "stream") X(STREAM_OPTIONS, "stream_options") X(INCLUDE_USAGE, "include_usage") X(MESSAGES, "messages") \
-	X(PROMPT, "prompt") X(MAX_TOKENS, "max_tokens") X(MAX_COMPLETION_TOKENS, "max_completion_tokens") \
+	X(STREAM, "stream") X(STREAM_OPTIONS, "stream_options") X(INCLUDE_USAGE, "include_usage") \
+	X(MAX_TOKENS, "max_tokens") X(MAX_COMPLETION_TOKENS, "max_completion_tokens") \
 	X(MAX_OUTPUT_TOKENS, "max_output_tokens") X(MAX_OUTPUT_TOKENS_CAMEL, "maxOutputTokens") X(N, "n") \
 	X(BEST_OF, "best_of") X(GENERATION_CONFIG, "generationConfig") X(GENERATION_CONFIG_SNAKE, "generation_config") \
 	X(CANDIDATE_COUNT, "candidateCount") X(CANDIDATE_COUNT_SNAKE, "candidate_count")

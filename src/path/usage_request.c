@@ -129,19 +129,11 @@ struct include_reader {
 	bool options_null;
 	bool options_other; /* neither object nor null */
 	bool stream;
-	bool chat; /* has messages or a prompt: no request of the responses API */
 };
-
-static void note_chat(struct include_reader *r, const struct json_scan *s, enum json_key key, uint64_t depth)
-{
-	if (!s->array_root && depth == 1 && (key == JSON_MESSAGES || key == JSON_PROMPT))
-		r->chat = true;
-}
 
 static void on_include_open(void *context, struct json_scan *s, enum json_key key, const char *at)
 {
 	struct include_reader *r = context;
-	note_chat(r, s, key, s->depth - 1);
 	if (s->depth != 2 || key != JSON_STREAM_OPTIONS)
 		return;
 	r->options_other = *at != '{';
@@ -156,7 +148,6 @@ static void on_include_string(void *context, struct json_scan *s, enum json_key 
 	struct include_reader *r = context;
 	(void)at;
 	(void)length;
-	note_chat(r, s, key, s->depth);
 	if (s->depth == 1 && key == JSON_STREAM_OPTIONS)
 		r->options_other = true;
 }
@@ -213,7 +204,7 @@ bool usage_request_include(const char *body, size_t length, struct buf *out)
 	if (!is_object(body, length))
 		return false;
 	json_scan_feed(&scan, &include_reader, &r, body, length);
-	if (scan.depth || !r.stream || !r.chat || r.options_other)
+	if (scan.depth || !r.stream || r.options_other)
 		return false;
 	if (r.options_null)
 		return splice(body, length, r.options, 4, "{\"include_usage\":true}", out);

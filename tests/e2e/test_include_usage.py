@@ -9,7 +9,7 @@ import pytest
 
 from support.managed import Nodes, bearer
 from support.vendor import Reply
-from support.wire import chunked, request_bytes
+from support.wire import chunk, chunked, request_bytes
 
 # The body, and what is put in. Everything else stays byte for byte.
 ALL, FIRST, ONLY = b'"stream_options":{"include_usage":true},', b'"include_usage":true,', b'"include_usage":true'
@@ -17,6 +17,7 @@ CHANGED = [
     (b'{"model":"m","messages":[],"stream":true}', ALL),
     (b' {\n "stream" : true , "messages":[{"content":"\xc3\xa4 \\u00e4 \\/"}], "n": 1.0e0 }\n', ALL),
     (b'{"prompt":"x","stream":true}', ALL),
+    (b'{"stream":true}', ALL),
     (b'{"messages":[{"stream_options":{"include_usage":true}}],"stream":true}', ALL),
     (b'{"messages":[],"stream":true,"stream_options":{}}', ONLY),
     (b'{"messages":[],"stream":true,"stream_options":{ }}', ONLY),
@@ -32,7 +33,7 @@ KEPT = [
     b'{"messages":[],"stream":false}',
     b'{"messages":[],"stream":"true"}',
     b'{"messages":[]}',
-    b'{"input":"x","stream":true}',
+    b'{"input":{"stream":true}}',
     b'{"messages":[],"stream":true',
     b"[]",
     b"",
@@ -96,11 +97,47 @@ def test_with_a_token_limit_too(one, vendor):
     assert send(one, vendor, prefix, body, "length", fields).body.replace(put_in, b"", 1) == body
 
 
-@pytest.mark.parametrize("size, changed", [(500_000, True), (900_000, True), (1_100_000, False), (3_000_000, False)])
-def test_what_cannot_be_held_is_kept(one, vendor, size, changed):
-    body = json.dumps({"messages": [{"content": "x" * size}], "stream": True}).encode()
-    sent = send(one, vendor, one.map(vendor.url, include_usage=True), body, "length").body
-    assert (sent != body) == changed and sent.replace(ALL, b"", 1) == body
+MIB = 1 << 20
+SIZES = [(500_000, True), (MIB - 65536, True), (MIB - 65535, True), (MIB - 1, True), (MIB, True), (MIB + 1, False), (3_000_000, False)]
+
+
+def of_size(size: int) -> bytes:
+    body = b'{"messages":[{"content":"%s"}],"stream":true}'
+    return body % (b"x" * (size - len(body) + 2))
+
+
+@pytest.mark.parametrize("framing", FRAMINGS[:2])
+@pytest.mark.parametrize("size, changed", SIZES)
+def test_what_cannot_be_held_is_kept(one, vendor, size, changed, framing):
+    body = of_size(size)
+    sent = send(one, vendor, one.map(vendor.url, include_usage=True), body, framing).body
+    assert len(body) == size and sent == (body.replace(b"{", b"{" + ALL, 1) if changed else body)
+
+
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b"00;a=b\r\nx: y\r\n\r\n", b"1\r\n \r\n0\r\n\r\n"])
+def test_the_end_of_chunks_comes_behind_what_can_be_held(one, vendor, end):
+    """Byte by byte, and nothing goes on before it is known whether there is more."""
+    body, prefix = of_size(MIB), one.map(vendor.url, include_usage=True)
+    vendor.script(Reply(body={}))
+    client = one[0].connect()
+    client.send(request_bytes("POST", prefix + "/v1/chat/completions", [("Transfer-Encoding", "chunked")], chunk(body)))
+    assert client.silent(0.2) and not vendor.received
+    client.send_pieces(end)
+    assert client.read_response().status == 200
+    assert vendor.received[0].body == (body + b" " if end[:1] == b"1" else body.replace(b"{", b"{" + ALL, 1))
+    assert client.request("GET", prefix + "/y").status == 200
+
+
+@pytest.mark.parametrize("framing", FRAMINGS[:2])
+def test_the_next_key_gets_the_changed_body(one, vendor, framing):
+    """Which is a little more than can be held."""
+    body, prefix = of_size(MIB), one.pooled(vendor.url, include_usage=True)
+    vendor.script(Reply(500), Reply(body={}))
+    fields, content = ([("Transfer-Encoding", "chunked")], chunked(body)) if framing == "chunked" else ([], body)
+    client = one[0].connect()
+    client.send(request_bytes("POST", prefix + "/v1/chat/completions", fields, content))
+    assert client.read_response().status == 200
+    assert [r.body for r in vendor.received] == [body.replace(b"{", b"{" + ALL, 1)] * 2
 
 
 @pytest.mark.parametrize("dialect", ["anthropic", "gemini"])

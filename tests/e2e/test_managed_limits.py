@@ -15,7 +15,7 @@ from support.managed import (
 )
 from support.process import eventually
 from support.vendor import Fault, Reply, Vendor
-from support.wire import Broken, RawServer
+from support.wire import Broken, RawServer, chunked, request_bytes
 
 REFUSED = (429, "rate_limit")
 FAMILIES = ("requests", "input-tokens", "output-tokens")
@@ -333,6 +333,20 @@ def test_output_is_reserved_by_the_requests_own_maximum(pair, vendor, guarded):
 def test_names_of_the_maximum(pair, guarded, path, body):
     answer = ask(pair[0], guarded, pair.client(output_tpm=100), json.dumps(body).encode(), path)
     assert answer.status == 200 and figure(answer, "remaining", "output-tokens") == 10
+
+
+@pytest.mark.parametrize("size", [1_000_000, (1 << 20) - 65535, 1 << 20])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_the_maximum_may_come_last(pair, vendor, guarded, size, framing):
+    """Of all that can be held."""
+    body, key = b'{"messages":"%s","max_tokens":2000}', pair.client(output_tpm=1000)
+    body %= b"y" * (size - len(body) + 2)
+    fields, content = ([("Transfer-Encoding", "chunked")], chunked(body[:70_000], body[70_000:])) if framing == "chunked" else ([], body)
+    client = pair[0].connect()
+    client.send(request_bytes("POST", guarded + CHAT, [*bearer(key), *fields], content))
+    answer = client.read_response()
+    assert len(body) == size and fault_of(answer) == REFUSED and not vendor.received
+    assert figure(answer, "remaining", "output-tokens") == 1000
 
 
 def test_reserve_of_the_mapping(pair, vendor):
