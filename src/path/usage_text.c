@@ -84,8 +84,10 @@ static void on_scalar(void *context, struct json_scan *s, enum json_key key, con
 	uint64_t value;
 	if (s->depth != s->watched || key < JSON_PROMPT_TOKENS || key > JSON_THOUGHTS_COUNT)
 		return;
-	if (!json_number(at, length, &value) || value == JSON_NUMBER_BEYOND)
+	if (!json_number(at, length, &value))
 		return;
+	if (value > UINT32_MAX)
+		value = UINT32_MAX; /* more than a limit can be, which is what it then has used */
 	if (t->beginning && key == JSON_OUTPUT_TOKENS) {
 		told->first_output = (uint32_t)value;
 		return;
