@@ -534,10 +534,10 @@ static void count(struct exchange *ex, const struct usage *usage, uint64_t now_u
 }
 
 /* Only where the framing cannot tell the client does a reset have to: it takes what is not yet
- * acknowledged with it. */
+ * acknowledged with it. WebSocket says goodbye in a frame. */
 static bool framing_tells_break(const struct exchange *ex)
 {
-	return ex->down.chunked || ex->down.body.framing == HTTP_LENGTH;
+	return ex->tunnel || ex->down.chunked || ex->down.body.framing == HTTP_LENGTH;
 }
 
 static enum front_end ending(const struct exchange *ex)

@@ -13,8 +13,8 @@
 
 enum {
 	READS_PER_TURN = 16,
-	HALF_TUNNEL_SECONDS = 5, /* without a byte */
-	STALL_MS = 60000,        /* between two writes of an answer of our own that the client takes anything of */
+	HALF_TUNNEL_SECONDS = 5, /* with nothing more to pass on */
+	STALL_MS = 60000,        /* without a byte of an answer of our own, or of a half-closed tunnel, being taken */
 };
 
 /* A vendor's answer has no time limit but its mapping's. */
@@ -330,23 +330,19 @@ static enum step pump_down(struct exchange *ex)
 	return STEP_STAY;
 }
 
-/* What has left for either end, in bytes. A slow reader may keep the kernel's buffers full for longer than we wait. */
-static uint64_t bytes_passed(const struct exchange *ex)
-{
-	uint64_t waiting = io_unsent(&ex->front->io) + (ex->upstream ? io_unsent(&ex->upstream->io) : 0);
-	return ex->up.taken + ex->down.taken - waiting;
-}
-
-/* A tunnel of which one end has closed goes on while bytes pass. Then it is over, whether the other end has
- * noticed or not. The kernel sends without a word: hence a look each second. */
+/* A tunnel of which one end has closed goes on while bytes pass. Once there are no more it is over, whether the other
+ * end has noticed or not; as long as some wait for a reader that pauses, it may pause as long as any of ours. The
+ * kernel sends without a word: hence a look each second. */
 static enum step end_half_a_tunnel(struct exchange *ex)
 {
 	if (!ex->front->io.hangup && ex->upstream && !ex->upstream->io.hangup)
 		return STEP_STAY;
-	uint64_t passed = bytes_passed(ex);
-	if (passed != ex->passed)
+	uint64_t unsent = io_unsent(&ex->front->io) + (ex->upstream ? io_unsent(&ex->upstream->io) : 0);
+	uint64_t passed = ex->up.taken + ex->down.taken - unsent;
+	bool waits = unsent || buf_length(&ex->up.pending) || buf_length(&ex->down.pending);
+	if (passed != ex->passed) {
 		ex->quiet_seconds = 0;
-	else if (ex->impatient && ++ex->quiet_seconds == HALF_TUNNEL_SECONDS) {
+	} else if (ex->impatient && ++ex->quiet_seconds >= (waits ? STALL_MS / 1000 : HALF_TUNNEL_SECONDS)) {
 		ex->broken = ex->broken || buf_length(&ex->down.pending);
 		return STEP_SETTLE;
 	}

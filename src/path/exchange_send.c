@@ -55,7 +55,8 @@ void exchange_drop_upstream(struct exchange *ex, bool reusable)
 		return;
 	if (reusable)
 		upstream_keep(ex->plane->upstreams, ex->upstream);
-	else if (ex->down.body.done) /* it has answered: what of the request is under way may arrive */
+	else if (ex->down.body.done ||
+		(ex->tunnel && !ex->client_gone)) /* it has answered: what is under way may arrive */
 		upstream_close(ex->plane->upstreams, ex->upstream);
 	else
 		upstream_break_off(ex->plane->upstreams, ex->upstream);
