@@ -11,7 +11,11 @@
 #include "path/identity.h"
 #include "state/stats.h"
 
-enum { CREDENTIALS_MAX = HTTP_FIELDS_MAX + 1 }; /* all fields, and the query */
+enum {
+	CREDENTIALS_MAX = HTTP_FIELDS_MAX + 1, /* all fields, and the query */
+	RETRY_MAX_SECONDS = 24 * 3600,         /* whatever a vendor says: a key is tried once a day */
+	RETRY_MAX_MS = RETRY_MAX_SECONDS * 1000,
+};
 
 /* ---- identify ---- */
 
@@ -255,13 +259,15 @@ static uint64_t retry_after_ms(const struct http_head *answer)
 		return 0;
 	double seconds = strtod(text, &end);
 	if (!*end && !text[strspn(text, "0123456789.")]) /* strtod knows more forms */
-		return seconds < 1e9 ? (uint64_t)(seconds * 1000) + !(seconds * 1000 >= 1) : 0;
+		return seconds < RETRY_MAX_SECONDS ? (uint64_t)(seconds * 1000) + !(seconds * 1000 >= 1) : RETRY_MAX_MS;
 	time_t at = curl_getdate(text, NULL);
 	time_t now = field_text(answer, HTTP_DATE, date) ? curl_getdate(date, NULL) : -1;
 	if (at == -1)
 		return 0;
 	if (now == -1)
 		now = (time_t)(clock_shared_ms() / 1000);
+	if (at - now > RETRY_MAX_SECONDS)
+		return RETRY_MAX_MS;
 	return at > now ? (uint64_t)(at - now) * 1000 : 1;
 }
 
