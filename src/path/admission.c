@@ -110,8 +110,7 @@ static void release(struct admission_ticket *t, bool give_back, const struct adm
 	bool changes = changes_of(t, give_back, result, usage, amounts);
 	if (!t->subject || (!place && !changes && !usage[0]))
 		return;
-	if (!admission_batch_settle(t, place, changes ? amounts : NULL, usage) && usage[0])
-		admission_local_unpaid(t->owner->node, t->subject, usage);
+	admission_batch_settle(t, place, changes ? amounts : NULL, usage);
 	t->event = 0;
 	t->place = false;
 }
@@ -205,6 +204,14 @@ static void join_queue(struct admission_ticket *t, const double *numbers, bool l
 		t->rq->on_waiting(t->rq);
 }
 
+/* For a while after an outage this node asks itself too. */
+static bool remembers_outage(const struct admission *a)
+{
+	enum { A_WHILE_MS = ADMISSION_SPAN_MS + 1000 };
+	int64_t outage_ms = (int64_t)atomic_load(&a->node->outage_ms);
+	return outage_ms && outage_ms + A_WHILE_MS > clock_monotonic_ms();
+}
+
 static bool takes_place(const struct admission_ticket *t)
 {
 	return t->stages & STAGE_SUBJECT && !(t->stages & STAGE_WAITED) && t->subject->limits.max_concurrency;
@@ -229,8 +236,11 @@ static bool apply(struct admission_ticket *t, const double *numbers, bool from_r
 	}
 	if (verdict == VERDICT_ADMITTED)
 		take_key(t, numbers, from_redis);
-	if (from_redis)
+	if (from_redis) {
 		admission_local_note(t);
+		if (t->owner->node->policy == ADMISSION_LOCAL && remembers_outage(t->owner))
+			admission_local_figures(t, t->rq->figures);
+	}
 	if (verdict == VERDICT_WAITS) {
 		join_queue(t, numbers, !from_redis);
 		return false;
@@ -269,14 +279,6 @@ static bool decide_without_redis(struct admission_ticket *t)
 		admission_local_decide(t, numbers);
 		return apply(t, numbers, false);
 	}
-}
-
-/* For a while after an outage this node asks itself too. */
-static bool remembers_outage(const struct admission *a)
-{
-	enum { A_WHILE_MS = ADMISSION_SPAN_MS + 1000 };
-	int64_t outage_ms = (int64_t)atomic_load(&a->node->outage_ms);
-	return outage_ms && outage_ms + A_WHILE_MS > clock_monotonic_ms();
 }
 
 static bool ask(struct admission_ticket *t, bool all_keys)
@@ -357,7 +359,7 @@ void admission_ticket_answered(struct admission_ticket *t, const struct redisRep
 	t->asking = false;
 	if (!admission_answer_read(&answer, reply)) {
 		t->event = 0; /* of one that has waited: whether it has moved is not known, so it stands */
-		admission_lease_doubt(t);
+		admission_lease_doubt_admission(t);
 		admission_lease_hear(t);
 		if (reply && reply->type == REDIS_REPLY_ERROR)
 			journal_add("redis", "admission: Redis says: %.120s", reply->str);

@@ -4,16 +4,22 @@
  *
  * Settlements go first, so that what they give back is there for the admissions of the same turn.
  * An admission that asks for a place in a queue is a call of its own: its answer depends on the one before.
- * Owns the groups, which own a reference to the snapshot that their subject is of. Tickets stay
+ *
+ * A settlement that Redis did not take (it is away, or it answers with an error: out of memory, read only) is held
+ * until it does; one that was sent and not answered may have been done, and is not sent again. Of both the usage, or
+ * the place, finds its way otherwise: admission_local_unpaid(), admission_lease_doubt().
+ * Owns the groups. Until it is sent one owns a reference to the snapshot that its subject is of. Tickets stay
  * whose they are: one that asks is not freed before it is answered. Thread: the worker's. */
 #include <stdlib.h>
+#include <string.h>
 
 #include <hiredis/hiredis.h>
 
 #include "base/check.h"
 #include "path/admission_internal.h"
+#include "state/journal.h"
 
-enum { BUCKETS = 256 };
+enum { BUCKETS = 256, PROBE_MS = 1000 };
 
 struct admissions {
 	struct admissions *next, *in_bucket;
@@ -24,10 +30,13 @@ struct admissions {
 
 struct settlements {
 	struct settlements *next, *in_bucket;
+	struct admission_batch *owner;
 	struct snapshot *snapshot;
-	const struct subject *subject;
+	const struct subject *subject; /* NULL: nothing more goes with it */
+	uint64_t held_ms;              /* since when; 0: it is not */
 	int64_t usage[3];
 	struct admission_settlement sum;
+	char key[ADMISSION_NAME_MAX];
 };
 
 struct admission_batch {
@@ -35,6 +44,9 @@ struct admission_batch {
 	struct loop_task send;
 	struct admissions *admissions, **admissions_last, *admissions_of[BUCKETS];
 	struct settlements *settlements, **settlements_last, *settlements_of[BUCKETS];
+	struct settlements *held;
+	bool refused; /* Redis answered the last one with an error: the next one is tried alone */
+	struct loop_timer probe;
 };
 
 static size_t bucket_of(const void *one, const void *other)
@@ -114,19 +126,34 @@ static void send_admissions(struct admission_batch *b)
 
 /* ---- settlements ---- */
 
+static struct settlements *settlements_new(struct admission_batch *b)
+{
+	struct settlements *group = check_calloc(1, sizeof *group);
+	group->owner = b;
+	return group;
+}
+
+static void append_settlements(struct admission_batch *b, struct settlements *group)
+{
+	group->next = NULL;
+	*b->settlements_last = group;
+	b->settlements_last = &group->next;
+	loop_defer(b->owner->loop, &b->send);
+}
+
 static struct settlements *settlements_for(struct admission_batch *b, struct admission_ticket *t)
 {
 	struct settlements **bucket = &b->settlements_of[bucket_of(t->subject, NULL)];
 	for (struct settlements *group = *bucket; group; group = group->in_bucket)
 		if (group->subject == t->subject && group->sum.change_count < ADMISSION_CHANGES_MAX)
 			return group;
-	struct settlements *group = check_calloc(1, sizeof *group);
+	struct settlements *group = settlements_new(b);
 	group->snapshot = snapshot_ref(t->snapshot);
 	group->subject = t->subject;
+	admission_subject_key(t->subject, "limit", group->key);
 	group->in_bucket = *bucket;
 	*bucket = group;
-	*b->settlements_last = group;
-	b->settlements_last = &group->next;
+	append_settlements(b, group);
 	return group;
 }
 
@@ -142,12 +169,9 @@ static struct admission_change *change_of(struct admission_settlement *sum, cons
 	return change;
 }
 
-bool admission_batch_settle(struct admission_ticket *t, bool place, const double amounts[3], const int64_t usage[3])
+void admission_batch_settle(struct admission_ticket *t, bool place, const double amounts[3], const int64_t usage[3])
 {
-	struct admission_batch *b = t->owner->batch;
-	if (!redis_async_usable(t->owner->redis))
-		return false;
-	struct settlements *group = settlements_for(b, t);
+	struct settlements *group = settlements_for(t->owner->batch, t);
 	group->sum.places += place;
 	struct admission_change *change = amounts ? change_of(&group->sum, t) : NULL;
 	for (int i = 0; i < 3; i++) {
@@ -155,8 +179,100 @@ bool admission_batch_settle(struct admission_ticket *t, bool place, const double
 			change->amounts[i] += amounts[i];
 		group->usage[i] += usage[i];
 	}
-	loop_defer(t->owner->loop, &b->send);
-	return true;
+}
+
+void admission_batch_pay(struct admission *a, const char *subject_key, const int64_t usage[3])
+{
+	struct settlements *group = settlements_new(a->batch);
+	stpncpy(group->key, subject_key, sizeof group->key - 1);
+	memcpy(group->usage, usage, sizeof group->usage);
+	append_settlements(a->batch, group);
+}
+
+/* ---- settlements that Redis did not take ---- */
+
+/* Only what is in an event is held: not what is just shown (event 0). */
+static void keep_changes_of_events(struct admission_settlement *sum)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < (size_t)sum->change_count; i++)
+		if (sum->changes[i].event > 0)
+			sum->changes[kept++] = sum->changes[i];
+	sum->change_count = (double)kept;
+}
+
+/* How many places there are is told by their lease, whatever became of this. */
+static void hold(struct admission_batch *b, struct settlements *group)
+{
+	if (group->sum.places > 0)
+		admission_lease_doubt(b->owner, group->key);
+	if (group->usage[0])
+		admission_local_unpaid(b->owner->node, group->key, group->usage);
+	group->sum.places = 0;
+	memset(group->usage, 0, sizeof group->usage);
+	keep_changes_of_events(&group->sum);
+	if (!group->sum.change_count) {
+		free(group);
+		return;
+	}
+	if (!group->held_ms)
+		group->held_ms = loop_now_ms(b->owner->loop);
+	group->next = b->held;
+	b->held = group;
+}
+
+/* To be sent, or past use: its events are over. */
+static void let_go(struct admission_batch *b, struct settlements *group)
+{
+	if (loop_now_ms(b->owner->loop) - group->held_ms > ADMISSION_SPAN_MS)
+		free(group);
+	else
+		append_settlements(b, group);
+}
+
+void admission_batch_resume(struct admission_batch *b)
+{
+	struct settlements *group = b->held, *next;
+	b->refused = false;
+	b->held = NULL;
+	loop_timer_cancel(b->owner->loop, &b->probe);
+	for (; group; group = next) {
+		next = group->next;
+		let_go(b, group);
+	}
+	admission_local_pay(b->owner, SIZE_MAX);
+}
+
+/* Redis answered with an error: one is tried again, and then all. */
+static void on_probe_due(struct loop_timer *timer)
+{
+	struct admission_batch *b = container_of(timer, struct admission_batch, probe);
+	struct settlements *group = b->held;
+	if (group) {
+		b->held = group->next;
+		let_go(b, group);
+	}
+	if (admission_local_pay(b->owner, 1) || b->held)
+		loop_timer_set(b->owner->loop, &b->probe, loop_now_ms(b->owner->loop) + PROBE_MS);
+}
+
+static void on_settled(void *argument, const struct redisReply *reply)
+{
+	struct settlements *group = argument;
+	struct admission_batch *b = group->owner;
+	if (reply && reply->type == REDIS_REPLY_ERROR) {
+		journal_add("redis", "admission: Redis says: %.120s", reply->str);
+		b->refused = true;
+		hold(b, group);
+		if (!b->probe.due_ms)
+			loop_timer_set(b->owner->loop, &b->probe, loop_now_ms(b->owner->loop) + PROBE_MS);
+		return;
+	}
+	if (!reply && group->sum.places > 0)
+		admission_lease_doubt(b->owner, group->key);
+	free(group);
+	if (reply && b->refused)
+		admission_batch_resume(b);
 }
 
 static void send_settlements(struct admission_batch *b)
@@ -167,13 +283,12 @@ static void send_settlements(struct admission_batch *b)
 	for (struct settlements *g = group; g; g = g->next)
 		b->settlements_of[bucket_of(g->subject, NULL)] = NULL;
 	for (; group; group = next) {
-		char key[ADMISSION_NAME_MAX];
 		next = group->next;
-		admission_subject_key(group->subject, "limit", key);
-		if (!admission_call_settle(b->owner, key, &group->sum, group->usage) && group->usage[0])
-			admission_local_unpaid(b->owner->node, group->subject, group->usage);
 		snapshot_unref(group->snapshot);
-		free(group);
+		group->snapshot = NULL;
+		group->subject = NULL;
+		if (!admission_call_settle(b->owner, group->key, &group->sum, group->usage, on_settled, group))
+			hold(b, group);
 	}
 }
 
@@ -198,11 +313,17 @@ struct admission_batch *admission_batch_new(struct admission *a)
 	b->send.run = on_turn_end;
 	b->admissions_last = &b->admissions;
 	b->settlements_last = &b->settlements;
+	b->probe.on_due = on_probe_due;
 	return b;
 }
 
 void admission_batch_free(struct admission_batch *b)
 {
 	CHECK(!b->admissions && !b->settlements);
+	for (struct settlements *next; b->held; b->held = next) {
+		next = b->held->next;
+		free(b->held);
+	}
+	loop_timer_cancel(b->owner->loop, &b->probe);
 	loop_free_later(b->owner->loop, b); /* its task may still be queued */
 }

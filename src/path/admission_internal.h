@@ -11,8 +11,7 @@
  *
  * A ticket is what remains of a request here, on the heap: the client may go while Redis is still to
  * answer. It belongs to one worker. What workers share (subjects, pools, lines) is under node->lock,
- * which is held for short, never while Redis is waited for and never across a call to the request's owner.
- * admission_local_pay() alone puts calls to Redis together under it; they leave at the end of the turn. */
+ * which is held for short, never while Redis is waited for and never across a call to the request's owner. */
 #ifndef APIPROXY_PATH_ADMISSION_INTERNAL_H
 #define APIPROXY_PATH_ADMISSION_INTERNAL_H
 
@@ -143,7 +142,8 @@ struct admission_lease {       /* item name: a subject's key */
 	struct admission_lease *next, *previous; /* by renewed_ms */
 	unsigned count;
 	unsigned asking;           /* admissions without an answer: Redis may count them already */
-	bool doubtful;             /* a call was not answered: Redis may count one too many */
+	bool doubtful;             /* a call was not answered: Redis may count one too many, until it has heard how many */
+	unsigned doubts;           /* so far */
 	uint64_t renewed_ms;
 	uint64_t told_ms;          /* when Redis was last told the whole count */
 };
@@ -259,22 +259,27 @@ struct admission_settlement {  /* as admission_settle.lua reads it */
 	struct admission_change changes[ADMISSION_CHANGES_MAX];
 };
 
-/* Sets day and usage. */
-bool admission_call_settle(struct admission *a, const char *subject_key, struct admission_settlement *s, const int64_t usage[3]);
+/* With today's day, and this usage. */
+bool admission_call_settle(struct admission *a, const char *subject_key, const struct admission_settlement *s,
+	const int64_t usage[3], redis_async_answer *on_answer, void *argument);
 void admission_call_leave(struct admission *a, const char *prefix, const char *name, double start, double rule);
 enum { ADMISSION_MOVE_MAX = 256 };
 /* New starts for places of one line; the answer is admission_move.lua's. */
 bool admission_call_move(struct admission *a, const struct mapping *m, struct admission_place *const *places, size_t count,
 	redis_async_answer *on_answer, void *argument);
-bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count);
+bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count,
+	redis_async_answer *on_answer, void *argument);
 
-/* ---- admission_batch.c; false: Redis is down, nothing was noted ---- */
+/* ---- admission_batch.c ---- */
 
 struct admission_batch *admission_batch_new(struct admission *a);
 void admission_batch_free(struct admission_batch *b); /* nothing may wait in it: send before */
-bool admission_batch_admit(struct admission_ticket *t, double behind); /* admission_ticket_answered() follows */
+/* admission_ticket_answered() follows; false: Redis is down, nothing was noted. */
+bool admission_batch_admit(struct admission_ticket *t, double behind);
 /* amounts: to be added to the ticket's event; NULL: nothing. */
-bool admission_batch_settle(struct admission_ticket *t, bool place, const double amounts[3], const int64_t usage[3]);
+void admission_batch_settle(struct admission_ticket *t, bool place, const double amounts[3], const int64_t usage[3]);
+void admission_batch_pay(struct admission *a, const char *subject_key, const int64_t usage[3]); /* usage that Redis missed */
+void admission_batch_resume(struct admission_batch *b); /* Redis is back: what it did not take, and what it missed */
 void admission_batch_send(struct admission_batch *b); /* now, for what must not overtake it */
 
 /* ---- admission_local.c; the lock is held by the caller where _locked ---- */
@@ -287,8 +292,10 @@ bool admission_local_check(struct admission_ticket *t, double numbers[ANSWER_NUM
 /* All stages; numbers as Redis would answer. false: it waits (start in loop time, 0: none). */
 void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]);
 void admission_local_choose(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]); /* stage 4 alone */
-void admission_local_unpaid(struct admission_node *node, const struct subject *s, const int64_t usage[3]); /* Redis was away: later */
-void admission_local_pay(struct admission *a); /* what Redis missed */
+/* Lowers figures of Redis' by what only this node has seen. */
+void admission_local_figures(struct admission_ticket *t, struct admission_figure figures[ADMISSION_WINDOWS]);
+void admission_local_unpaid(struct admission_node *node, const char *subject_key, const int64_t usage[3]); /* Redis was away: later */
+bool admission_local_pay(struct admission *a, size_t most); /* what Redis missed, of so many subjects; false: of none */
 void admission_local_let_go(struct admission_ticket *t);
 
 /* ---- admission_pool.c ---- */
@@ -341,7 +348,8 @@ void admission_lease_ask(struct admission_ticket *t);
 void admission_lease_hear(struct admission_ticket *t); /* it asks no longer: admitted, or given up */
 void admission_lease_take(struct admission_ticket *t);
 bool admission_lease_drop(struct admission_ticket *t); /* whether Redis counts the place */
-void admission_lease_doubt(struct admission_ticket *t); /* its admission was not answered */
+void admission_lease_doubt_admission(struct admission_ticket *t); /* it was not answered */
+void admission_lease_doubt(struct admission *a, const char *subject_key); /* a place was given back, and Redis may not know */
 void admission_lease_renew_all(struct admission *a);
 void admission_lease_init(struct admission *a);
 void admission_lease_fini(struct admission *a);

@@ -32,11 +32,9 @@ static void sweep(struct admission_node *node, uint64_t now)
 }
 
 /* Found or made; lock held. */
-static struct admission_local *local_named(struct admission_node *node, const struct subject *s)
+static struct admission_local *local_named(struct admission_node *node, const char *subject_key)
 {
-	char key[ADMISSION_NAME_MAX];
-	admission_subject_key(s, "limit", key);
-	struct admission_item *item = admission_table_get(&node->subjects, key, sizeof(struct admission_local));
+	struct admission_item *item = admission_table_get(&node->subjects, subject_key, sizeof(struct admission_local));
 	return container_of(item, struct admission_local, item);
 }
 
@@ -44,9 +42,11 @@ static struct admission_local *local_of(struct admission_ticket *t)
 {
 	if (t->local || !t->subject)
 		return t->local;
+	char key[ADMISSION_NAME_MAX];
 	struct admission_node *node = t->owner->node;
 	size_t before = node->subjects.count;
-	t->local = local_named(node, t->subject);
+	admission_subject_key(t->subject, "limit", key);
+	t->local = local_named(node, key);
 	t->local->tickets++;
 	if (node->subjects.count > before)
 		sweep(node, clock_monotonic_ms());
@@ -130,6 +130,26 @@ void admission_local_settle(struct admission_ticket *t, bool give_back, const st
 				(int64_t)(result->output_tokens - t->tokens[1])});
 	t->local_place = false;
 	t->local_event = 0;
+	pthread_mutex_unlock(&t->owner->node->lock);
+}
+
+void admission_local_figures(struct admission_ticket *t, struct admission_figure figures[ADMISSION_WINDOWS])
+{
+	struct admission_local *l = t->local;
+	if (!l)
+		return;
+	pthread_mutex_lock(&t->owner->node->lock);
+	uint64_t now = clock_monotonic_ms();
+	admission_events_expire(&l->events, now);
+	uint64_t last = admission_events_last_ms(&l->events);
+	for (int i = 0; i < ADMISSION_WINDOWS; i++) {
+		struct admission_figure *f = &figures[i];
+		uint64_t sum = l->events.sums[i] > 0 ? (uint64_t)l->events.sums[i] : 0;
+		uint64_t remaining = f->limit > sum ? f->limit - sum : 0;
+		uint64_t reset_ms = sum && last + ADMISSION_SPAN_MS > now ? last + ADMISSION_SPAN_MS - now : 0;
+		f->remaining = remaining < f->remaining ? remaining : f->remaining;
+		f->reset_ms = reset_ms > f->reset_ms ? reset_ms : f->reset_ms;
+	}
 	pthread_mutex_unlock(&t->owner->node->lock);
 }
 
@@ -284,25 +304,29 @@ void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NU
 
 /* ---- what Redis missed ---- */
 
-void admission_local_unpaid(struct admission_node *node, const struct subject *s, const int64_t usage[3])
+void admission_local_unpaid(struct admission_node *node, const char *subject_key, const int64_t usage[3])
 {
 	pthread_mutex_lock(&node->lock);
-	struct admission_local *l = local_named(node, s);
+	struct admission_local *l = local_named(node, subject_key);
 	for (int i = 0; i < 3; i++)
 		l->usage[i] += usage[i];
 	pthread_mutex_unlock(&node->lock);
 }
 
-void admission_local_pay(struct admission *a)
+bool admission_local_pay(struct admission *a, size_t most)
 {
 	struct admission_table *t = &a->node->subjects;
+	size_t left = most;
 	pthread_mutex_lock(&a->node->lock);
-	for (size_t b = 0; b < t->size; b++)
-		for (struct admission_item *item = t->buckets[b]; item; item = item->next) {
+	for (size_t b = 0; b < t->size && left; b++)
+		for (struct admission_item *item = t->buckets[b]; item && left; item = item->next) {
 			struct admission_local *l = container_of(item, struct admission_local, item);
-			struct admission_settlement usage_only = {0};
-			if (l->usage[0] && admission_call_settle(a, item->name, &usage_only, l->usage))
-				memset(l->usage, 0, sizeof l->usage);
+			if (!l->usage[0])
+				continue;
+			admission_batch_pay(a, item->name, l->usage);
+			memset(l->usage, 0, sizeof l->usage);
+			left--;
 		}
 	pthread_mutex_unlock(&a->node->lock);
+	return left < most;
 }

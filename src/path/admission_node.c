@@ -82,7 +82,7 @@ static void on_change(void *context, bool up, const char *reason)
 	if (!before)
 		log_info("redis", "admission: Redis %s", reason);
 	admission_lease_renew_all(a);
-	admission_local_pay(a);
+	admission_batch_resume(a->batch);
 }
 
 struct admission *admission_new(struct admission_node *node, struct loop *l)

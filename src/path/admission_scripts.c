@@ -275,19 +275,21 @@ static double today(void)
 	return (double)(clock_shared_ms() / 86400000);
 }
 
-bool admission_call_settle(struct admission *a, const char *subject_key, struct admission_settlement *s,
-	const int64_t usage[3])
+bool admission_call_settle(struct admission *a, const char *subject_key, const struct admission_settlement *s,
+	const int64_t usage[3], redis_async_answer *on_answer, void *argument)
 {
 	char usage_key[ADMISSION_NAME_MAX];
-	size_t numbers = 6 + (size_t)s->change_count * (sizeof *s->changes / sizeof(double));
+	struct admission_settlement packed = {.day = today(), .places = s->places, .change_count = s->change_count};
+	size_t changes = (size_t)s->change_count;
+	size_t numbers = 6 + changes * (sizeof *s->changes / sizeof(double));
 	snprintf(usage_key, sizeof usage_key, "apiproxy:usage:%s", strchr(subject_key, '{'));
-	s->day = today();
 	for (int i = 0; i < 3; i++)
-		s->usage[i] = (double)usage[i];
-	pack(&s->day, &s->day, numbers);
-	struct redis_async_bytes all[] = {text(subject_key), text(usage_key), {s, numbers * sizeof(double)},
+		packed.usage[i] = (double)usage[i];
+	memcpy(packed.changes, s->changes, changes * sizeof *s->changes);
+	pack(&packed.day, &packed.day, numbers);
+	struct redis_async_bytes all[] = {text(subject_key), text(usage_key), {&packed, numbers * sizeof(double)},
 		{a->worker, ADMISSION_WORKER_ID}};
-	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_SETTLE], all, 4, 2, NULL, NULL);
+	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_SETTLE], all, 4, 2, on_answer, argument);
 }
 
 void admission_call_leave(struct admission *a, const char *prefix, const char *name, double start, double rule)
@@ -321,7 +323,8 @@ bool admission_call_move(struct admission *a, const struct mapping *m, struct ad
 	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_MOVE], all, 2 + count, 1, on_answer, argument);
 }
 
-bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count)
+bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count,
+	redis_async_answer *on_answer, void *argument)
 {
 	enum { BATCH = ADMISSION_RENEW_BATCH };
 	CHECK(count <= BATCH);
@@ -335,5 +338,6 @@ bool admission_call_renew(struct admission *a, struct admission_lease *const *le
 	snprintf(lease, sizeof lease, "%d", ADMISSION_LEASE_MS);
 	all[count] = (struct redis_async_bytes){a->worker, ADMISSION_WORKER_ID};
 	all[count + 1] = text(lease);
-	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_RENEW], all, 2 * count + 2, count, NULL, NULL);
+	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_RENEW], all, 2 * count + 2, count, on_answer,
+		argument);
 }
