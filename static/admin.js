@@ -1,14 +1,15 @@
 // The admin page: log in, sections by the URL's fragment (#keys), live refresh. A section is
-// {title, refresh(): asks and draws, throws an ApiError; redraw(): the language changed}, made anew
-// each time it is opened.
+// {refresh(): asks and draws, throws an ApiError; redraw(): the language changed; isDirty(): something
+// was typed into it, where that can be}, made anew each time it is opened.
 import { getToken, request, setToken, whenUnauthorized } from './api.js';
-import { $, announce, h, setText } from './dom.js';
+import { $, announce, askToDiscard, h, openDialog, setText } from './dom.js';
 import { clock, NONE } from './format.js';
 import { onLanguage, t } from './i18n.js';
 import { openConfiguration } from './configuration.js';
 import { openErrors } from './errors.js';
 import { openList } from './list.js';
 import { startPage } from './page.js';
+import { hold, isUnsaved } from './unsaved.js';
 
 const POLL_MS = 3000;
 const SLOWEST_POLL_MS = 15000;
@@ -22,7 +23,7 @@ const SECTIONS = {
 	errors: openErrors,
 };
 
-let current = null; // {name, refresh(), redraw()}
+let current = null; // {name, refresh(), redraw(), isDirty()}
 let timer = 0;
 let failures = 0;
 let lastGood = 0;
@@ -98,11 +99,13 @@ function showLogin(message = '') {
 	$('#login-token').focus();
 }
 
-function sayLogin(message) {
-	$('#login-fault').textContent = message;
-	if (message) $('#login-token').setAttribute('aria-invalid', 'true');
-	else $('#login-token').removeAttribute('aria-invalid');
+function sayAt(input, fault, message) {
+	fault.textContent = message;
+	if (message) input.setAttribute('aria-invalid', 'true');
+	else input.removeAttribute('aria-invalid');
 }
+
+const sayLogin = (message) => sayAt($('#login-token'), $('#login-fault'), message);
 
 function showAdmin(focus) {
 	$('#login').hidden = true;
@@ -111,26 +114,37 @@ function showAdmin(focus) {
 	showSection(focus);
 }
 
-async function onLogin(event) {
-	event.preventDefault();
-	const input = $('#login-token');
+// Is what was entered the admin token? If so it is the token from now on; else why not is said.
+async function takeToken(input, say) {
 	const token = input.value.trim();
-	sayLogin(token ? '' : t('fault.needed'));
-	if (!token) return input.focus();
+	say(token ? '' : t('fault.needed'));
+	if (!token) input.focus();
 	// fetch() takes no such header value, and no token has such a character.
-	if (/[^\x21-\x7e]/.test(token)) return sayLogin(t('login.wrong'));
+	else if (/[^\x21-\x7e]/.test(token)) say(t('login.wrong'));
+	else if (await isRight(token, input, say)) {
+		input.value = '';
+		setToken(token);
+		return true;
+	}
+	return false;
+}
+
+async function isRight(token, input, say) {
 	try {
 		await request('GET', '/api/mappings', { token });
 	} catch (error) {
 		// 503 says that Redis is away, and that the token was right.
-		if (error.status !== 503) {
-			sayLogin(error.status === 401 ? t('login.wrong') : error.message);
-			return input.select();
-		}
+		if (error.status === 503) return true;
+		say(error.status === 401 ? t('login.wrong') : error.message);
+		input.select();
+		return false;
 	}
-	input.value = '';
-	setToken(token);
-	showAdmin(true);
+	return true;
+}
+
+async function onLogin(event) {
+	event.preventDefault();
+	if (await takeToken($('#login-token'), sayLogin)) showAdmin(true);
 }
 
 function onLogout() {
@@ -138,8 +152,54 @@ function onLogout() {
 	announce(t('logged.out'));
 }
 
+// Above what is open: a form being filled in, or a key that is shown once, must outlive the token.
+function askAgain() {
+	setToken(null);
+	clearTimeout(timer);
+	if ($('#again')) return;
+	const fault = h('p', { id: 'again-fault', class: 'fault', role: 'alert' });
+	const input = h('input', { id: 'again-token', type: 'password', autocomplete: 'current-password', spellcheck: 'false', 'aria-describedby': fault.id });
+	const form = h('form', { id: 'again' }, h('p', {}, t('login.again')),
+		h('div', { class: 'field' }, h('label', { for: input.id }, t('login.token')), input, fault));
+	const dialog = openDialog({ title: t('login.title'), body: form, mustAnswer: true, foot: [
+		h('button', { type: 'button', onclick: () => leave(onLogout) }, t('logout')), h('button', { class: 'primary', form: 'again' }, t('login.go'))] });
+	input.focus();
+	form.addEventListener('submit', async (event) => {
+		event.preventDefault();
+		if (!await takeToken(input, (message) => sayAt(input, fault, message))) return;
+		dialog.close();
+		refreshSoon();
+	});
+}
+
+function onUnauthorized() {
+	if (isUnsaved() || $('dialog')) askAgain();
+	else showLogin(t('login.over'));
+}
+
+/* ---- leaving ---- */
+
+function leave(go) {
+	if (isUnsaved()) askToDiscard(go);
+	else go();
+}
+
+// The fragment has changed already: it goes back until the question is answered.
+function onFragment() {
+	if (!current || location.hash === '#main') return;
+	if (!current.isDirty || !current.isDirty()) return showSection(true);
+	const to = wanted();
+	if (to === current.name) return;
+	history.replaceState(null, '', '#' + current.name);
+	askToDiscard(() => {
+		history.replaceState(null, '', '#' + to);
+		showSection(true);
+	});
+}
+
 startPage();
-whenUnauthorized(() => showLogin(t('login.over')));
+hold(() => Boolean(current && current.isDirty && current.isDirty()));
+whenUnauthorized(onUnauthorized);
 onLanguage(() => {
 	sayLogin('');
 	if (!current) return;
@@ -148,8 +208,8 @@ onLanguage(() => {
 	showSections();
 });
 $('#login').addEventListener('submit', onLogin);
-$('#logout').addEventListener('click', onLogout);
-window.addEventListener('hashchange', () => current && location.hash !== '#main' && showSection(true));
+$('#logout').addEventListener('click', () => leave(onLogout));
+window.addEventListener('hashchange', onFragment);
 document.addEventListener('visibilitychange', refreshSoon);
 if (getToken()) showAdmin(false);
 else showLogin();

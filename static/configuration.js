@@ -1,28 +1,29 @@
-// The whole configuration as one document: look at it, save it to a file, replace it.
+// The whole configuration as one document: look at it, save it to a file, replace it. Where it is
+// replaced, the keys that were made are shown first: they are said once.
 import { api } from './api.js';
 import { $, confirmDialog, copyButton, h, toast } from './dom.js';
+import { KINDS } from './fields.js';
 import { t } from './i18n.js';
 import { showKeys } from './secret.js';
 
 const SECTIONS = ['mappings', 'keys', 'clients', 'users'];
+const NAMES_SHOWN = 10;
 
 export function openConfiguration(root) {
 	let text;    // <textarea>
 	let faults;
-	let loaded = null; // the document as the gateway has it
+	let loaded = null; // the document as the gateway had it when someone began to edit; null: to be read
 	let edited = false;
+	let asking = false;
 
 	const pretty = (document) => JSON.stringify(document, null, 2);
 
-	function showFaults(lines) {
+	function showFaults(lines, head = t('config.faults', { n: lines.length })) {
 		faults.hidden = !lines.length;
-		faults.replaceChildren(...(lines.length ? [h('p', {}, t('config.faults', { n: lines.length })), h('ul', {}, lines.map((l) => h('li', {}, l)))] : []));
-		if (lines.length) {
-			text.setAttribute('aria-invalid', 'true');
-			faults.focus();
-		} else {
-			text.removeAttribute('aria-invalid');
-		}
+		faults.replaceChildren(...(lines.length ? [h('p', {}, head), h('ul', {}, lines.map((l) => h('li', {}, l)))] : []));
+		if (lines.length && loaded) text.setAttribute('aria-invalid', 'true');
+		else text.removeAttribute('aria-invalid');
+		if (lines.length) faults.focus();
 	}
 
 	function parse() {
@@ -57,46 +58,81 @@ export function openConfiguration(root) {
 	function edit() {
 		edited = text.value !== pretty(loaded);
 		showFaults([]);
-		$('#replace', root).disabled = !edited;
-		$('#revert', root).disabled = !edited;
+		enable();
 	}
 
 	// What there is to edit, save or go back to is known once it has come.
 	function enable() {
 		for (const id of ['#document', '#save-file', '#open-file']) $(id, root).disabled = !loaded;
+		for (const id of ['#revert', '#replace']) $(id, root).disabled = !edited;
 	}
 
 	function take(document) {
 		loaded = document;
-		enable();
 		text.value = pretty(document);
 		edit();
 	}
 
-	// From how many entries to how many: what a slip of the hand would delete is seen here.
-	function counts(document) {
-		const n = (from, section) => (Array.isArray(from[section]) ? from[section].length : 0);
-		return SECTIONS.map((s) => `${t('section.' + s)}: ${n(loaded, s)} → ${n(document, s)}`).join(', ');
+	const namesIn = (document, section) => (Array.isArray(document[section]) ? document[section] : []).map((entry) => entry && entry[KINDS[section].id]);
+
+	// From how many entries to how many, and which go: what a slip of the hand would delete is seen here.
+	function question(now, document) {
+		const counts = SECTIONS.map((s) => `${t('section.' + s)}: ${namesIn(now, s).length} → ${namesIn(document, s).length}`).join(', ');
+		const gone = SECTIONS.map((section) => {
+			const kept = new Set(namesIn(document, section));
+			return { section, names: namesIn(now, section).filter((name) => !kept.has(name)) };
+		}).filter(({ names }) => names.length);
+		const lines = gone.map(({ section, names }) => t('config.gone', {
+			section: t('section.' + section), n: names.length,
+			names: names.slice(0, NAMES_SHOWN).join(', ') + (names.length > NAMES_SHOWN ? ', …' : ''),
+		}));
+		return [
+			pretty(now) === pretty(loaded) ? null : h('p', { class: 'alert warn' }, t('config.ask.changed')),
+			h('p', {}, t('config.ask.text', { counts })),
+			lines.length ? h('p', {}, t('config.ask.gone')) : null,
+			lines.length ? h('ul', { class: 'names' }, lines.map((line) => h('li', {}, line))) : null,
+		];
+	}
+
+	async function readAgain() {
+		edited = false;
+		loaded = null;
+		enable();
+		try {
+			take(await api('GET', '/api/config'));
+		} catch (error) {
+			if (root.contains(text)) showFaults([error.message], t('config.unread')); // refresh() goes on trying
+		}
 	}
 
 	async function replace(document) {
 		try {
 			const answer = await api('PUT', '/api/config', document);
 			const fresh = (answer.clients || []).filter((client) => client.key);
-			take(await api('GET', '/api/config'));
+			if (fresh.length) setTimeout(() => showKeys(fresh)); // once the question is closed
 			toast(t('config.replaced'));
-			if (fresh.length) setTimeout(() => showKeys(fresh));
+			readAgain();
 		} catch (error) {
 			const lines = error.faults.map(({ place, message }) => (place ? `${place}: ${message}` : message));
-			setTimeout(() => showFaults(lines.length ? lines : [error.message]));
+			const unknown = error.status < 300 ? t('config.unknown') : undefined; // also an answer cut short
+			setTimeout(() => showFaults(lines.length ? lines : [error.message], unknown));
 		}
 	}
 
-	function ask() {
-		const document = parse();
+	// Asks about the configuration as it is by now: it may have changed since someone began to edit.
+	async function ask() {
+		const document = asking ? null : parse();
 		if (!document) return;
 		showFaults([]);
-		confirmDialog({ title: t('config.ask'), text: t('config.ask.text', { counts: counts(document) }), action: t('config.replace'), perform: () => replace(document) });
+		asking = true;
+		try {
+			const now = await api('GET', '/api/config');
+			if (root.contains(text)) confirmDialog({ title: t('config.ask'), text: question(now, document), action: t('config.replace'), perform: () => replace(document) });
+		} catch (error) {
+			if (root.contains(text) && error.status !== 401) showFaults([error.message]);
+		} finally {
+			asking = false;
+		}
 	}
 
 	function build() {
@@ -121,10 +157,11 @@ export function openConfiguration(root) {
 
 	build();
 	return {
+		isDirty: () => edited,
 		// Live until someone starts to edit.
 		async refresh() {
 			const document = await api('GET', '/api/config');
-			if (!edited && root.contains(text) && pretty(document) !== text.value) take(document);
+			if (!edited && root.contains(text) && (!loaded || pretty(document) !== text.value)) take(document);
 		},
 		redraw() {
 			build();

@@ -1,6 +1,7 @@
 // Building blocks: elements, dialogs, copying, announcements. Data reaches the page as text only:
 // nothing here or elsewhere parses a string as HTML.
 import { t } from './i18n.js';
+import { hold } from './unsaved.js';
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 
@@ -100,9 +101,40 @@ export function copyButton(getText, label = 'copy') {
 
 let dialogs = 0;
 
-// A modal <dialog>: the browser traps and returns the focus. Removed from the page once closed.
+// Whatever closes the dialog but its close() (Escape, a phone's "back") is asked about by leave(). Of
+// other ways than the key a browser lets only the first be prevented, and may close several dialogs by
+// one: after that the dialog is opened again.
+function guard(dialog, leave, isHeld, onclose) {
+	const close = dialog.close.bind(dialog);
+	let meant = false;
+	let focused = null;
+	dialog.close = () => {
+		meant = true;
+		close();
+	};
+	dialog.addEventListener('focusin', (event) => { focused = event.target; });
+	dialog.addEventListener('keydown', (event) => {
+		if (event.key !== 'Escape' || event.isComposing) return;
+		event.preventDefault();
+		leave();
+	});
+	dialog.addEventListener('cancel', (event) => {
+		if (event.target !== dialog || !event.cancelable || !isHeld()) return;
+		event.preventDefault();
+		leave();
+	});
+	dialog.addEventListener('close', () => {
+		if (meant || !isHeld()) return onclose();
+		dialog.showModal();
+		if (focused) focused.focus();
+		leave();
+	});
+}
+
+// A modal <dialog>: the browser traps and returns the focus. Removed from the page once closed. Its
+// close() closes it, its leave() asks first where isDirty() says that something would be lost.
 // mustAnswer: Escape does not close it.
-export function openDialog({ title, body, foot = [], wide = false, mustAnswer = false, onclose = null }) {
+export function openDialog({ title, body, foot = [], wide = false, mustAnswer = false, isDirty = () => false, onclose = null }) {
 	const id = 'dialog-title-' + ++dialogs;
 	const heading = h('h2', { id }, title);
 	const close = h('button', { type: 'button', class: 'icon-only', 'aria-label': t('close') }, icon('close'));
@@ -111,9 +143,15 @@ export function openDialog({ title, body, foot = [], wide = false, mustAnswer = 
 		h('div', { class: 'dialog-body' }, body),
 		foot.length ? h('div', { class: 'dialog-foot' }, foot) : null);
 	const opener = document.activeElement;
-	close.addEventListener('click', () => dialog.close());
-	if (mustAnswer) dialog.addEventListener('cancel', (event) => event.preventDefault());
-	dialog.addEventListener('close', () => {
+	const letGo = hold(isDirty);
+	dialog.leave = () => {
+		if (mustAnswer) return;
+		if (isDirty()) askToDiscard(() => dialog.close());
+		else dialog.close();
+	};
+	close.addEventListener('click', dialog.leave);
+	guard(dialog, dialog.leave, () => mustAnswer || isDirty(), () => {
+		letGo();
 		dialog.remove();
 		if (opener && opener.isConnected) opener.focus();
 		if (onclose) onclose();
@@ -123,12 +161,13 @@ export function openDialog({ title, body, foot = [], wide = false, mustAnswer = 
 	return dialog;
 }
 
-// Asks before something that cannot be undone. perform() does it; what it throws is shown in the dialog.
+// Asks before something that cannot be undone. text: one paragraph, or a list of elements. perform()
+// does it; what it throws is shown in the dialog.
 export function confirmDialog({ title, text, action, perform }) {
 	const fault = h('p', { class: 'alert bad', role: 'alert', hidden: true });
 	const cancel = h('button', { type: 'button', autofocus: true }, t('cancel'));
 	const go = h('button', { type: 'button', class: 'danger' }, action);
-	const dialog = openDialog({ title, body: [h('p', {}, text), fault], foot: [cancel, go] });
+	const dialog = openDialog({ title, body: [typeof text === 'string' ? h('p', {}, text) : text, fault], foot: [cancel, go] });
 	cancel.addEventListener('click', () => dialog.close());
 	go.addEventListener('click', async () => {
 		go.disabled = true;
@@ -142,4 +181,9 @@ export function confirmDialog({ title, text, action, perform }) {
 		}
 	});
 	return dialog;
+}
+
+// Before what was typed is given up. discard() is called once the question is closed.
+export function askToDiscard(discard) {
+	return confirmDialog({ title: t('unsaved'), text: t('unsaved.text'), action: t('unsaved.discard'), perform: () => { setTimeout(discard); } });
 }

@@ -219,9 +219,9 @@ export function openForm(kind, entry, { prefixes, pools }, saved) {
 		h('datalist', { id: 'pools' }, pools.map((pool) => h('option', { value: pool }))),
 		KINDS[kind].groups.map((g) => group(kind, g, rowsOf, entry)));
 	const save = h('button', { class: 'primary', form: 'entry' }, t(editing ? 'save' : 'create'));
-	const cancel = h('button', { type: 'button', onclick: () => dialog.close() }, t('cancel'));
+	const cancel = h('button', { type: 'button', onclick: () => dialog.leave() }, t('cancel'));
 	const title = editing ? t(`edit.${kind}`, { id: entry[KINDS[kind].id] }) : t(`add.${kind}`);
-	const dialog = openDialog({ title, body: form, foot: [cancel, save], wide: true });
+	const dialog = openDialog({ title, body: form, foot: [cancel, save], wide: true, isDirty: () => rows.some((r) => isChanged(r) || (r.fault && r.fault())) });
 	rows.find((r) => !(editing && r.field.once)).element.focus();
 
 	form.addEventListener('submit', async (event) => {
@@ -236,7 +236,7 @@ export function openForm(kind, entry, { prefixes, pools }, saved) {
 			dialog.close();
 			saved(answer);
 		} catch (error) {
-			showFaults(rows, alert, error);
+			if (error.status !== 401) showFaults(rows, alert, error); // else the token is asked for
 		} finally {
 			save.disabled = false;
 		}

@@ -12,7 +12,7 @@ function keyField({ id, key }, i) {
 export function showKeys(clients) {
 	const done = h('button', { type: 'button', class: 'primary' }, t('key.stored'));
 	const dialog = openDialog({
-		title: t('key.new'), mustAnswer: true, wide: true, foot: [done],
+		title: t('key.new'), mustAnswer: true, isDirty: () => true, wide: true, foot: [done],
 		body: [h('p', { class: 'alert warn' }, t('key.warning')), clients.map(keyField)],
 	});
 	done.addEventListener('click', () => dialog.close());

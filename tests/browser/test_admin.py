@@ -151,6 +151,7 @@ def test_fault_of_the_gateway_stands_at_its_field(gateway, log_in, target):
     expect(page.locator("#field-target-fault")).not_to_be_empty()
     assert gateway.api("GET", "/api/mappings/faulty").status == 404
     page.keyboard.press("Escape")
+    page.get_by_role("button", name="Discard").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
