@@ -366,8 +366,9 @@ def test_a_queue_whose_rate_changes_keeps_the_rate(scripts, seed):
         if rng.random() < 0.01:
             rate = rng.choice([0.5, 1, 2, 5, 7.5, 20])
             rates.append((scripts.now, rate))
-            for node, delay in zip(rng.sample(nodes, 2), (0, rng.randint(0, 1000))):
-                node["news"] = (scripts.now + delay, rate, scripts.now * 1000)
+            for node, delay in zip(rng.sample(nodes, 2), (0, rng.randint(0, 1000 - 130))):  # it hears at the next step
+                soon = min(scripts.now + delay, node["news"][0] if node["news"] else math.inf)
+                node["news"] = (soon, rate, scripts.now * 1000)
             scripts.now += 1
             continue
         node = rng.choice(nodes)
