@@ -175,11 +175,22 @@ static bool is_repeated(const cJSON *item)
 	return false;
 }
 
+/* Has this row been met before in the same object? */
+static bool is_seen(uint64_t *seen, size_t row)
+{
+	CHECK(row < 64);
+	uint64_t bit = UINT64_C(1) << row;
+	bool before = *seen & bit;
+	*seen |= bit;
+	return before;
+}
+
 static void take_fields(const struct field *fields, const cJSON *input, enum source source, const char *place,
 	cJSON *into, struct faults *faults)
 {
 	const cJSON *item;
 	size_t faults_before = faults->count + faults->dropped;
+	uint64_t seen = 0;
 	cJSON_ArrayForEach(item, input) {
 		const struct field *field = find_field(fields, item->string);
 		unsigned flags = field ? field->flags : 0;
@@ -189,7 +200,7 @@ static void take_fields(const struct field *fields, const cJSON *input, enum sou
 				take_field(field, item, source, at, into, faults);
 		} else if (!field || (flags & FIELD_STORED_ONLY)) {
 			faults_add(faults, at, "is not a known field");
-		} else if (get(input, item->string) != item) {
+		} else if (is_seen(&seen, (size_t)(field - fields))) {
 			faults_add(faults, at, "is given more than once");
 		} else if (!(flags & FIELD_READ_ONLY)) {
 			take_field(field, item, source, at, into, faults);

@@ -83,28 +83,31 @@ static void read_section(enum schema_kind kind, const cJSON *list, cJSON *entrie
 	free(digests);
 }
 
-static bool is_section(const char *name)
+static void check_sections(const cJSON *json, struct faults *faults)
 {
-	for (int kind = 0; kind < SCHEMA_KINDS; kind++)
-		if (strcmp(schema_infos[kind].section, name) == 0)
-			return true;
-	return false;
+	bool seen[SCHEMA_KINDS] = {0};
+	const cJSON *item;
+	cJSON_ArrayForEach(item, json) {
+		int kind = 0;
+		while (kind < SCHEMA_KINDS && strcmp(schema_infos[kind].section, item->string) != 0)
+			kind++;
+		if (kind == SCHEMA_KINDS)
+			faults_add(faults, item->string, "is not a known field");
+		else if (seen[kind])
+			faults_add(faults, item->string, "is given more than once");
+		else
+			seen[kind] = true;
+	}
 }
 
 /* whole: each section must be there. */
 static bool read_document(const cJSON *json, bool whole, struct document *d, struct faults *faults)
 {
-	const cJSON *item;
 	if (!cJSON_IsObject(json)) {
 		faults_add(faults, NULL, "must be a JSON object with mappings, keys, clients and users");
 		return false;
 	}
-	cJSON_ArrayForEach(item, json) {
-		if (!is_section(item->string))
-			faults_add(faults, item->string, "is not a known field");
-		else if (cJSON_GetObjectItemCaseSensitive(json, item->string) != item)
-			faults_add(faults, item->string, "is given more than once");
-	}
+	check_sections(json, faults);
 	for (int kind = 0; kind < SCHEMA_KINDS; kind++) {
 		const char *section = schema_infos[kind].section;
 		const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, section);

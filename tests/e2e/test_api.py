@@ -705,6 +705,25 @@ def test_repeated_names_and_nuls_are_faults_among_others(api):
     assert api.api("GET", "/api/config").json() == EMPTY
 
 
+@pytest.mark.parametrize(
+    "document, known",
+    [
+        ('{"mappings":[{"target":"http://h",%s}],"keys":[],"clients":[],"users":[]}', '"prefix":"/a"'),
+        ('{"mappings":[],"keys":[],"users":[],%s}', '"clients":[]'),
+    ],
+    ids=["fields", "sections"],
+)
+def test_many_repeated_names_behind_as_many_unknown_ones(api, document, known):
+    """To look for each among those before it would take minutes. What is not told is counted."""
+    count = 400_000
+    document %= ",".join(['"a":1'] * count + [known] * count)
+    answer = api.request("PUT", "/api/config", [("Authorization", f"Bearer {TOKEN}")], document)
+    assert answer.status == 400
+    told = answer.json()["error"]
+    assert told["message"].endswith(f"; and {2 * count - 1 - len(told['faults'])} more")
+    assert api.api("GET", "/api/config").json() == EMPTY
+
+
 def test_a_put_with_a_nul_changes_nothing(api):
     created(api, "mappings", NEW["mappings"])
     answer = api.request("PUT", "/api/mappings/new", [("Authorization", f"Bearer {TOKEN}")], '{"description":"\\u0000"}')
