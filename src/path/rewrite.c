@@ -130,12 +130,24 @@ static bool is_cors(const struct http_field *f)
 	return f->name_length >= sizeof prefix - 1 && strncasecmp(f->name, prefix, sizeof prefix - 1) == 0;
 }
 
+/* Another apiproxy behind this one has limits of its own: what is told twice could be read as either. */
+static bool is_replaced(const struct rewrite_response *r, const struct http_field *f)
+{
+	static const char ours[] = "x-apiproxy-";
+	if (!r->extra || f->name_length < sizeof ours || strncasecmp(f->name, ours, sizeof ours - 1) != 0)
+		return false;
+	for (const char *line = r->extra; *line; line = strchr(line, '\n') + 1)
+		if (strncasecmp(line, f->name, f->name_length) == 0 && line[f->name_length] == ':')
+			return true;
+	return false;
+}
+
 static bool put_response_field(const struct rewrite_response *r, struct buf *out, const struct http_field *f,
 	struct seen *seen)
 {
 	if (r->websocket && (f->id == HTTP_UPGRADE || f->id == HTTP_CONNECTION))
 		return put_field(out, f);
-	if (f->hop || (r->cors.ours && is_cors(f)))
+	if (f->hop || (r->cors.ours && is_cors(f)) || is_replaced(r, f))
 		return true;
 	if (f->id == HTTP_CONTENT_LENGTH) {
 		if (r->drop_length || seen->length) /* equal ones were let through: one is enough */

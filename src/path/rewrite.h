@@ -46,7 +46,7 @@ struct rewrite_response {
 	bool close;            /* Connection: close */
 	bool keep_alive;       /* Connection: keep-alive, for HTTP/1.0 */
 	struct rewrite_cors cors;
-	const char *extra;     /* whole lines with CRLF; NULL: none */
+	const char *extra;     /* whole lines with CRLF; NULL: none. Those x-apiproxy-… among them replace the upstream's */
 };
 
 bool rewrite_response(const struct rewrite_response *r, struct buf *out) __attribute__((warn_unused_result));

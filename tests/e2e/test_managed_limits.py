@@ -210,6 +210,17 @@ def test_malformed_and_unknown_requests_take_nothing(pair, guarded):
     assert pair[0].get(guarded + "/x", bearer(key)).header("x-apiproxy-remaining-requests") == "1"
 
 
+def test_the_limits_of_another_apiproxy_behind_it(pair, vendor, guarded):
+    """Its figures are not told beside those of the same name; on a transparent mapping they are the vendor's."""
+    told = {"X-Apiproxy-Remaining-Requests": "99", "x-apiproxy-limit-input-tokens": "7", "x-apiproxy-error": "rate_limit"}
+    vendor.script(*[Reply(429, told)] * 2)
+    answer, plain = pair[0].get(guarded + "/x", bearer(pair.client(rpm=5))), pair[0].get(pair.map(vendor.url) + "/x")
+    assert (answer.status, plain.status) == (429, 429)
+    assert answer.head.all("x-apiproxy-remaining-requests") == ["4"] and plain.head.all("x-apiproxy-remaining-requests") == ["99"]
+    for each in (answer, plain):
+        assert each.header("x-apiproxy-limit-input-tokens") == "7" and each.header("x-apiproxy-error") == "rate_limit"
+
+
 # -- a minute
 
 

@@ -171,6 +171,15 @@ static void test_responses(void **state)
 	check_response(&r,
 		"HTTP/1.1 429 Too Many Requests\r\n" DATE "set-cookie: a\r\nSet-Cookie: b\r\nX:\r\nVary: a\r\n"
 		"Transfer-Encoding: chunked\r\nConnection: close\r\nx-apiproxy-limit-requests: 1\r\n\r\n");
+	r = response_of(
+		"HTTP/1.1 200 OK\r\n" DATE "X-Apiproxy-Limit-Requests: 9\r\nx-apiproxy-limit-requests: 8\r\n"
+		"x-apiproxy-limit-request: 7\r\nx-apiproxy-limit-requests-x: 6\r\nx-apiproxy-limit-input-tokens: 5\r\n"
+		"x-apiproxy-: 4\r\nx-apiproxy-error: rate_limit\r\nreset: 3\r\n\r\n");
+	r.extra = "x-apiproxy-limit-requests: 1\r\nx-apiproxy-reset-requests: 2\r\n";
+	check_response(&r,
+		"HTTP/1.1 200 OK\r\n" DATE "x-apiproxy-limit-request: 7\r\nx-apiproxy-limit-requests-x: 6\r\n"
+		"x-apiproxy-limit-input-tokens: 5\r\nx-apiproxy-: 4\r\nx-apiproxy-error: rate_limit\r\nreset: 3\r\n"
+		"x-apiproxy-limit-requests: 1\r\nx-apiproxy-reset-requests: 2\r\n\r\n");
 	r = response_of("HTTP/1.1 299 Odd\r\n" DATE "\r\n");
 	r.keep_alive = true;
 	check_response(&r, "HTTP/1.1 299 \r\n" DATE "Connection: keep-alive\r\n\r\n");
