@@ -109,24 +109,35 @@ def test_a_redis_that_comes_back_empty_empties_no_node(vendor):
         assert vendor.received[-1].header("authorization") == "Bearer secret-kept"
 
 
+def longest_gap(node, plain: str, call) -> float:
+    """Between requests that need no Redis, while the others are made."""
+    client, gaps, managed = node.connect(), [], Timed(call)
+    while managed.thread.is_alive() or len(gaps) < 20:
+        began = time.monotonic()
+        assert client.request("GET", plain + "/x").status == 200
+        gaps.append(time.monotonic() - began)
+        time.sleep(0.005)
+    managed.get()
+    return max(gaps)
+
+
 @pytest.mark.parametrize("how", ["kill", "freeze"])
 def test_no_stream_stalls(vendor, how):
-    """A worker never waits for Redis."""
+    """A worker never waits for Redis. A busy machine stalls it now and then, a wait would each time."""
     with Nodes(1, API_PROXY_WORKERS="1") as nodes:
         prefix, plain, key = nodes.map(vendor.url, auth="required"), nodes.map(vendor.url), nodes.client(rpm=1000)
-        assert nodes[0].get(prefix + "/x", bearer(key)).status == 200
-        client = nodes[0].connect()
-        fail(nodes, how)
-        managed = Timed(lambda: [nodes[0].get(prefix + "/x", bearer(key)).status for _ in range(5)])
+
+        def ask_managed(count: int):
+            assert [nodes[0].get(prefix + "/x", bearer(key)).status for _ in range(count)] == [200] * count
+
         gaps = []
-        while managed.thread.is_alive() or len(gaps) < 20:
-            began = time.monotonic()
-            assert client.request("GET", plain + "/x").status == 200
-            gaps.append(time.monotonic() - began)
-            time.sleep(0.005)
-        assert managed.get() == [200] * 5
-        assert max(gaps) < 0.2
-        mend(nodes, how)
+        while len(gaps) < 3 and (not gaps or gaps[-1] > 0.2):
+            eventually(lambda: nodes[0].get("/health").json()["redis"] == "ok", 5)
+            ask_managed(1)
+            fail(nodes, how)
+            gaps.append(longest_gap(nodes[0], plain, lambda: ask_managed(5)))
+            mend(nodes, how)
+        assert gaps[-1] < 0.2, gaps
 
 
 def test_request_in_flight_ends_well(vendor):
