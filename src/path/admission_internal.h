@@ -112,6 +112,7 @@ struct admission_line {        /* item name: the mapping's prefix */
 	struct admission_item item;
 	struct admission_waiter *first, *last;  /* by arrival */
 	struct admission_place *places, *places_last; /* by due_ms */
+	struct admission_place *last_start; /* the last of them that has one: those behind may be many */
 	size_t waiters, place_count;
 	uint64_t *starts;          /* local mode: the last starts handed out, a ring */
 	struct admission_rule rule; /* that they are by */

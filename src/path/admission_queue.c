@@ -109,6 +109,8 @@ static void unlink_place(struct admission_place *p)
 	struct admission_line *line = p->line;
 	*(p->previous ? &p->previous->next : &line->places) = p->next;
 	*(p->next ? &p->next->previous : &line->places_last) = p->previous;
+	if (line->last_start == p)
+		line->last_start = p->previous;
 	p->next = p->previous = NULL;
 	p->dropped = true;
 	line->place_count--;
@@ -116,7 +118,10 @@ static void unlink_place(struct admission_place *p)
 
 static void insert_place(struct admission_line *line, struct admission_place *p)
 {
-	struct admission_place *before = line->places_last;
+	bool has_start = p->due_ms != UINT64_MAX;
+	struct admission_place *before = has_start ? line->last_start : line->places_last;
+	if (has_start && (!before || before->due_ms <= p->due_ms))
+		line->last_start = p;
 	while (before && before->due_ms > p->due_ms)
 		before = before->previous;
 	p->line = line;
