@@ -1,7 +1,8 @@
 /* login_limit: 10 wrong passwords in 60 s for a user, 100 from an address, over all nodes, exact
  * sliding windows in Redis (login.lua). An attempt is announced before its password is looked at, so
  * that many at once do not slip through; those that might fill the limit wait for the ones under way.
- * Where Redis fails, this node counts what it has seen itself. Any thread; blocks. */
+ * Where Redis fails, this node counts what it has seen itself, and tells it to Redis with the next attempt of the same
+ * user or address. Any thread; blocks. */
 #ifndef APIPROXY_ADMIN_LOGIN_LIMIT_H
 #define APIPROXY_ADMIN_LOGIN_LIMIT_H
 
@@ -14,7 +15,7 @@ struct login_attempt {
 	struct admin *admin;
 	char user[80];     /* as it stands in Redis' keys */
 	char address[80];
-	char name[40];
+	uint64_t name;
 	bool announced;    /* in Redis */
 };
 

@@ -237,6 +237,38 @@ def test_ten_wrong_logins_of_a_user_over_all_nodes():
             assert login(node, other).status == 200
 
 
+AWAY = {
+    "refuses": lambda redis: redis.client.execute_command("ACL", "SETUSER", "default", "-eval"),
+    "hangs": lambda redis: redis.freeze(),
+}
+BACK = {
+    "refuses": lambda redis: redis.client.execute_command("ACL", "SETUSER", "default", "+eval"),
+    "hangs": lambda redis: redis.thaw(),
+}
+
+
+@pytest.mark.parametrize("how", AWAY)
+def test_wrong_logins_while_redis_is_away_count_when_it_is_back(how):
+    """All nodes hear of them, each of them once, as old as they are."""
+    with Nodes(2) as nodes:
+        username, other, third = nodes.user(), nodes.user(), nodes.user()
+        assert [login(nodes[n % 2], username, "wrong").status for n in range(6)] == [401] * 6
+        AWAY[how](nodes.redis)
+        assert [login(nodes[0], username, "wrong").status for _ in range(7)] == [401] * 7, "of which it has seen ten now"
+        check_limited(login(nodes[0], username, "wrong"))
+        assert [login(nodes[0], third, "wrong").status for _ in range(3)] == [401] * 3
+        time.sleep(1)
+        BACK[how](nodes.redis)
+        eventually(lambda: login(nodes[0], other).status == 200, 3)
+        for node in nodes:
+            check_limited(login(node, username, "wrong"))
+            check_limited(login(node, username))
+        assert int(login(nodes[1], username).header("retry-after")) < 60
+        assert [login(nodes[n % 2], third, "wrong").status for n in range(7)] == [401] * 7
+        for node in nodes:
+            check_limited(login(node, third))
+
+
 def test_limit_holds_against_parallel_guesses():
     with Nodes(2) as nodes:
         username = nodes.user()
