@@ -3,11 +3,11 @@
 import { api } from './api.js';
 import { $, confirmDialog, copyButton, h, toast } from './dom.js';
 import { KINDS } from './fields.js';
+import * as format from './format.js';
 import { t } from './i18n.js';
 import { showKeys } from './secret.js';
 
 const SECTIONS = ['mappings', 'keys', 'clients', 'users'];
-const NAMES_SHOWN = 10;
 
 export function openConfiguration(root) {
 	let text;    // <textarea>
@@ -83,8 +83,7 @@ export function openConfiguration(root) {
 			return { section, names: namesIn(now, section).filter((name) => !kept.has(name)) };
 		}).filter(({ names }) => names.length);
 		const lines = gone.map(({ section, names }) => t('config.gone', {
-			section: t('section.' + section), n: names.length,
-			names: names.slice(0, NAMES_SHOWN).join(', ') + (names.length > NAMES_SHOWN ? ', …' : ''),
+			section: t('section.' + section), n: names.length, names: format.names(names),
 		}));
 		return [
 			pretty(now) === pretty(loaded) ? null : h('p', { class: 'alert warn' }, t('config.ask.changed')),

@@ -13,8 +13,15 @@ const LIMITS = ['rpm', 'input_tpm', 'output_tpm', 'max_concurrency'].map((name) 
 const ENABLED = { name: 'enabled', type: 'switch', initial: true };
 
 function badge(text, kind = '') {
-	return h('span', { class: 'badge ' + kind }, text);
+	return h('span', { class: 'badge ' + kind, title: text }, text);
 }
+
+// What may be long is cut to two lines where it is shown; the whole is its title, and in the form.
+function cut(text, kind = '') {
+	return h('span', { class: 'cut ' + kind, title: text }, text);
+}
+
+const withDetail = (text, detail) => h('span', {}, cut(text), detail ? cut(detail, 'muted small') : null);
 
 function limitsOf(entry) {
 	const parts = LIMITS.filter(({ name }) => entry[name]).map(({ name }) => t('limit.' + name, { n: format.short(entry[name]) }));
@@ -22,7 +29,7 @@ function limitsOf(entry) {
 }
 
 function allowed(entry) {
-	return entry.mappings && entry.mappings.length ? entry.mappings.join(' ') : t('mappings.all');
+	return entry.mappings && entry.mappings.length ? cut(entry.mappings.join(' ')) : t('mappings.all');
 }
 
 function managedBy(m) {
@@ -31,6 +38,7 @@ function managedBy(m) {
 		badge(m.dialect || 'openai'),
 		m.auth === 'required' ? badge(t('badge.auth'), 'accent') : null,
 		m.pool ? badge(t('badge.pool', { pool: m.pool })) : null,
+		m.keyless ? badge(t('badge.keyless'), 'bad') : null,
 		queue ? badge(t('badge.queue', { n: queue })) : null,
 		m.timeout_seconds ? badge(t('badge.timeout', { n: m.timeout_seconds })) : null);
 }
@@ -50,12 +58,13 @@ function expiry(client) {
 	return over ? badge(t('expires.over', { at: format.moment(client.expires_at) }), 'bad') : format.moment(client.expires_at);
 }
 
+// keyless (mappings): its pool has no key that is switched on. The list finds out, the gateway does not say.
 export const KINDS = {
 	mappings: {
 		id: 'prefix', path: (id) => '/api/mappings/' + id.slice(1),
 		columns: [
-			['prefix', (m) => m.prefix],
-			['target', (m) => h('span', {}, m.target, m.description ? h('span', { class: 'muted small detail' }, m.description) : null)],
+			['prefix', (m) => cut(m.prefix)],
+			['target', (m) => withDetail(m.target, m.description)],
 			['managed', managedBy],
 		],
 		groups: [
@@ -90,8 +99,8 @@ export const KINDS = {
 	keys: {
 		id: 'id', path: (id) => '/api/keys/' + encodeURIComponent(id),
 		columns: [
-			['id', (k) => k.id],
-			['pool', (k) => k.pool],
+			['id', (k) => cut(k.id)],
+			['pool', (k) => cut(k.pool)],
 			['key', (k) => (k.key_hint ? '…' + String(k.key_hint).replace(/^[.…*]+/, '') : format.NONE)],
 			['weight', (k) => format.count(k.weight ?? 1)],
 			['max_requests_per_minute', (k) => (k.max_requests_per_minute ? format.count(k.max_requests_per_minute) : t('limit.none'))],
@@ -109,7 +118,7 @@ export const KINDS = {
 	clients: {
 		id: 'id', path: (id) => '/api/clients/' + encodeURIComponent(id),
 		columns: [
-			['id', (c) => h('span', {}, c.id, c.name ? h('span', { class: 'muted small detail' }, c.name) : null)],
+			['id', (c) => withDetail(c.id, c.name)],
 			['limits', limitsOf], ['mappings', allowed], ['expires_at', expiry],
 		],
 		groups: [
@@ -125,7 +134,7 @@ export const KINDS = {
 	},
 	users: {
 		id: 'username', path: (id) => '/api/users/' + encodeURIComponent(id),
-		columns: [['username', (u) => u.username], ['limits', limitsOf], ['mappings', allowed]],
+		columns: [['username', (u) => cut(u.username)], ['limits', limitsOf], ['mappings', allowed]],
 		groups: [
 			{ fields: [
 				{ name: 'username', type: 'text', required: true, once: true },

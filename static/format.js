@@ -90,3 +90,8 @@ export function ago(value, now = Date.now()) {
 	const [, size, unit] = steps.find(([end]) => seconds < end);
 	return formatter(Intl.RelativeTimeFormat, { numeric: 'auto', style: 'short' }).format(-Math.floor(seconds / size), unit);
 }
+
+// The first of many names.
+export function names(all, shown = 10) {
+	return all.slice(0, shown).join(', ') + (all.length > shown ? ', …' : '');
+}

@@ -4,6 +4,7 @@ import { api } from './api.js';
 import { $, announce, confirmDialog, h, icon, setText, toast } from './dom.js';
 import { KINDS, fieldsOf } from './fields.js';
 import { openForm } from './form.js';
+import * as format from './format.js';
 import { t } from './i18n.js';
 import { showKey } from './secret.js';
 import { openUsage } from './usage.js';
@@ -36,8 +37,26 @@ export function openList(root, kind, refreshSoon) {
 		if (kind === 'clients' && answer.key) showKey(answer);
 	});
 
-	const remove = (entry) => confirmDialog({
-		title: t(`delete.${kind}`, { id: idOf(entry) }), text: t(`delete.${kind}.text`), action: t('delete'),
+	// Which mappings would be left without a key.
+	async function bereft(key) {
+		try {
+			const [{ keys }, { mappings }] = await Promise.all([api('GET', '/api/keys'), api('GET', '/api/mappings')]);
+			const keyed = poolsWithKey(keys.filter(({ id }) => id !== key.id));
+			return mappings.filter(({ pool }) => pool === key.pool && !keyed.has(pool)).map(({ prefix }) => prefix);
+		} catch (error) {
+			return []; // the question is asked all the same
+		}
+	}
+
+	async function warningBefore(entry) {
+		const prefixes = kind === 'keys' ? await bereft(entry) : [];
+		if (!prefixes.length) return null;
+		return h('p', { class: 'alert warn' }, t('delete.keys.last', { pool: entry.pool, prefixes: format.names(prefixes) }));
+	}
+
+	const remove = async (entry) => confirmDialog({
+		title: t(`delete.${kind}`, { id: idOf(entry) }), action: t('delete'),
+		text: [await warningBefore(entry), h('p', {}, t(`delete.${kind}.text`))],
 		perform: async () => {
 			await api('DELETE', path(idOf(entry)));
 			changed(t('deleted', { id: idOf(entry) })).then(() => search.focus());
@@ -82,6 +101,16 @@ export function openList(root, kind, refreshSoon) {
 		['edit', () => true, edit],
 		['delete', () => true, remove],
 	];
+
+	const poolsWithKey = (keys) => new Set(keys.filter((key) => key.enabled !== false).map((key) => key.pool));
+
+	// Where the keys cannot be read, nothing is said of them.
+	async function markKeyless(mappings) {
+		if (!mappings.some((mapping) => mapping.pool)) return mappings;
+		const { keys } = await api('GET', '/api/keys').catch(() => ({ keys: null }));
+		const keyed = keys && poolsWithKey(keys);
+		return mappings.map((mapping) => (keyed && mapping.pool && !keyed.has(mapping.pool) ? { ...mapping, keyless: true } : mapping));
+	}
 
 	// What a form offers: prefixes to choose from, pools that there are.
 	async function context() {
@@ -190,7 +219,7 @@ export function openList(root, kind, refreshSoon) {
 	return {
 		async refresh() {
 			const answer = await api('GET', '/api/' + kind);
-			entries = answer[kind];
+			entries = kind === 'mappings' ? await markKeyless(answer[kind]) : answer[kind];
 			if (root.contains(body)) draw(); // else another section was opened meanwhile
 		},
 		redraw() {

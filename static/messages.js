@@ -164,6 +164,7 @@ export const messages = {
 	'delete.users': ['Delete user {id}?', '删除用户 {id}？'],
 	'delete.mappings.text': ['New requests to this prefix get 404 at once. It cannot be undone.', '对该前缀的新请求将立即返回 404。此操作无法撤销。'],
 	'delete.keys.text': ['It is no longer used, at once, and cannot be shown again.', '该密钥将立即停用，且无法再次显示。'],
+	'delete.keys.last': ['No other key of pool {pool} is in use. Left without one: {prefixes}', '密钥池 {pool} 没有其他可用密钥。以下映射将没有密钥：{prefixes}'],
 	'delete.clients.text': ['Its key is refused at once. It cannot be undone.', '其密钥将立即失效。此操作无法撤销。'],
 	'delete.users.text': ['Their password and tokens are refused at once. It cannot be undone.', '其密码和令牌将立即失效。此操作无法撤销。'],
 	'rotate.title': ['A new key for {id}?', '为 {id} 换新密钥？'],
@@ -178,6 +179,7 @@ export const messages = {
 	/* lists */
 	'badge.auth': ['clients and users', '需验证身份'],
 	'badge.pool': ['keys: {pool}', '密钥池：{pool}'],
+	'badge.keyless': ['no key', '无密钥'],
 	'badge.queue': ['queue {n}/s', '队列 {n}/秒'],
 	'badge.timeout': ['{n} s', '{n} 秒'],
 	'limit.none': ['no limit', '不限'],

@@ -131,3 +131,54 @@ def test_rate_is_missed_where_the_rest_of_the_queue_was_changed(gateway, vendor,
     fill(page, {"Starts per second": "3"})
     save(page)
     assert entry(gateway, "/api/mappings" + prefix)["queue"] == {"rate_per_second": 3, "capacity": 9, "timeout_seconds": 5}
+
+
+# -- lists
+
+
+def test_mapping_whose_pool_has_no_key_says_so(gateway, vendor, log_in):
+    prefix = gateway.route(vendor.url, pool="bare")
+    key = {"id": "only", "pool": "bare", "key": "secret-4711-0815"}
+    page = log_in(gateway)
+    keyless = row(page, prefix).get_by_text("no key", exact=True)
+    expect(keyless).to_be_visible()
+    assert gateway.api("POST", "/api/keys", key).status == 201
+    expect(keyless).to_have_count(0)
+    assert gateway.api("PUT", "/api/keys/only", {"enabled": False}).status == 200
+    expect(keyless).to_be_visible()
+    assert gateway.api("DELETE", "/api/keys/only").status == 204
+
+
+def test_deleting_the_last_key_names_who_uses_it(gateway, vendor, log_in):
+    prefix = gateway.route(vendor.url, pool="shared")
+    for name in ("first", "second"):
+        assert gateway.api("POST", "/api/keys", {"id": name, "pool": "shared", "key": f"secret-of-{name}"}).status == 201
+    page = log_in(gateway, "keys")
+    dialog = page.get_by_role("dialog")
+    press(page, "first", "Delete")
+    expect(dialog).to_contain_text("It is no longer used")
+    expect(dialog).not_to_contain_text(prefix)
+    dialog.get_by_role("button", name="Delete").click()
+    expect(row(page, "first")).to_have_count(0)
+    press(page, "second", "Delete")
+    expect(dialog).to_contain_text(f"No other key of pool shared is in use. Left without one: {prefix}")
+    dialog.get_by_role("button", name="Delete").click()
+    expect(row(page, "second")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_long_names_leave_the_other_rows_alone(gateway, vendor, log_in, width):
+    usual = gateway.route(vendor.url)
+    prefix, pool = "/" + "p" * 127, "k" * 64
+    long = {"prefix": prefix, "target": vendor.url + "/" + "t" * 300, "description": "word " * 100, "pool": pool}
+    page = log_in(gateway, viewport={"width": width, "height": 800})
+    expect(row(page, usual)).to_be_visible()
+    before = row(page, usual).locator("td").first.bounding_box()
+    assert gateway.api("POST", "/api/mappings", long).status == 201
+    expect(row(page, prefix)).to_be_visible()
+    after = row(page, usual).locator("td").first.bounding_box()
+    assert row(page, prefix).bounding_box()["height"] < (360 if width == 360 else 140)
+    assert after["width"] >= before["width"] * 0.7 and after["height"] <= before["height"] * 1.5
+    for text in (prefix, long["target"], f"keys: {pool}"):
+        assert row(page, prefix).get_by_title(text, exact=True).inner_text() == text, "the title holds the whole"
+    assert gateway.api("DELETE", "/api/mappings" + prefix).status == 204
