@@ -2,7 +2,7 @@
  *
  *   start ─▶ ASKING ─┬▶ DECIDED ─▶ settle, or next_key ─▶ ASKING_KEY ─▶ DECIDED
  *                    └▶ WAITING ─┬▶ turn ─▶ ASKING ─▶ DECIDED
- *                                └▶ timed out, its mapping gone: DECIDED
+ *                                └▶ timed out, its mapping gone, or it may not any more: DECIDED
  *
  * Redis is asked once, and once more when the turn of one that waits has come; what it cannot answer in time
  * is decided by the policy. A ticket outlives its request where an answer is still to come: what that answer
@@ -67,6 +67,7 @@ static void ticket_free(struct admission_ticket *t)
 	admission_local_let_go(t);
 	loop_timer_cancel(t->owner->loop, &t->patience);
 	snapshot_unref(t->snapshot);
+	snapshot_unref(t->renewed);
 	if (t->candidates != t->candidates_few)
 		free(t->candidates);
 	free(t->tried_many);
@@ -474,6 +475,14 @@ bool admission_next_key(struct admission_request *rq, enum admission_outcome out
 {
 	struct admission_ticket *t = rq->ticket;
 	CHECK(t && t->phase == PHASE_DECIDED && t->key != SIZE_MAX);
+	if (rq->mapping != t->mapping) {
+		report_key(t, outcome, status, retry_after_ms, false); /* as long as it is known */
+		admission_ticket_renew(t);
+	}
+	if (!t->pool) {
+		decide(t, PROBLEM_NO_UPSTREAM_KEY, 0);
+		return true;
+	}
 	bool news = !t->reported;
 	if (news)
 		admission_pool_report(t, outcome, status, retry_after_ms, false);
@@ -489,10 +498,27 @@ bool admission_next_key(struct admission_request *rq, enum admission_outcome out
 
 /* ---- the queue ---- */
 
-/* It has its place and may have its reservations. What is left to ask for begins now. */
-void admission_ticket_turn(struct admission_ticket *t)
+/* It waited for nothing: what it asked for is not there any more, or not for it. */
+static void turn_away(struct admission_ticket *t, enum problem_id problem)
 {
 	struct admission_request *rq = t->rq;
+	rq->waited_ms = loop_now_ms(t->owner->loop) - t->started_ms;
+	refuse(t, problem, 0);
+	rq->retry_after_ms = 0;
+	rq->on_decided(rq);
+}
+
+/* It has its place and may have its reservations. What is left to ask for begins now. */
+bool admission_ticket_turn(struct admission_ticket *t)
+{
+	struct admission_request *rq = t->rq;
+	enum problem_id problem = rq->on_turn ? rq->on_turn(rq) : PROBLEM_NONE;
+	if (problem != PROBLEM_NONE) {
+		turn_away(t, problem);
+		return false;
+	}
+	if (rq->mapping != t->mapping)
+		admission_ticket_renew(t);
 	rq->waited_ms = loop_now_ms(t->owner->loop) - t->started_ms;
 	unsigned left = t->stages & STAGE_POOL;
 	if (t->stages & STAGE_SUBJECT && has_windows(t->subject))
@@ -501,8 +527,9 @@ void admission_ticket_turn(struct admission_ticket *t)
 	if (!left)
 		decide(t, PROBLEM_NONE, 0);
 	else if (ask(t, false) || !decide_without_redis(t))
-		return;
+		return true;
 	rq->on_decided(rq);
+	return true;
 }
 
 void admission_ticket_timed_out(struct admission_ticket *t)
@@ -516,11 +543,7 @@ void admission_ticket_timed_out(struct admission_ticket *t)
 
 void admission_ticket_unmapped(struct admission_ticket *t)
 {
-	struct admission_request *rq = t->rq;
-	rq->waited_ms = loop_now_ms(t->owner->loop) - t->started_ms;
-	refuse(t, PROBLEM_NO_MAPPING, 0);
-	rq->retry_after_ms = 0;
-	rq->on_decided(rq);
+	turn_away(t, PROBLEM_NO_MAPPING);
 }
 
 /* ---- the end ---- */

@@ -81,7 +81,8 @@ enum admission_outcome admission_outcome_of_status(unsigned status); /* 0: conne
 struct admission_ticket;
 
 /* Embedded in the exchange. Zero it, fill the first part, admission_start(). Mapping and subject are
- * the snapshot's, of which a reference is held until all is settled. */
+ * the snapshot's, of which a reference is held until all is settled. What is put in later changes which vendor
+ * keys are chosen from: not the subject, by whose limits it came in. */
 struct admission_request {
 	struct snapshot *snapshot;
 	const struct mapping *mapping;
@@ -92,6 +93,10 @@ struct admission_request {
 	 * loop, never from inside a call of this module. Note it and wake. */
 	void (*on_decided)(struct admission_request *rq);
 	void (*on_waiting)(struct admission_request *rq); /* it is in the queue now; NULL is fine */
+	/* Its turn in the queue has come: is what was true at its arrival still so? The owner may put snapshot and mapping
+	 * of now in. PROBLEM_NONE: it goes on; else it is refused and the next one has the start. From inside this module,
+	 * of which nothing is to be called. NULL is fine. */
+	enum problem_id (*on_turn)(struct admission_request *rq);
 
 	/* the decision */
 	enum problem_id problem;        /* PROBLEM_NONE: admitted */
@@ -115,7 +120,8 @@ void admission_cancel(struct admission_request *rq);
  * succeeds ends at once. retry_after_ms 0: the vendor said nothing. status 0: connection failure. */
 void admission_report(struct admission_request *rq, enum admission_outcome outcome, unsigned status, uint64_t retry_after_ms);
 
-/* Reports as above and asks for a key not tried yet. Then problem/key/retry_after_ms hold the new
+/* Reports as above and asks for a key not tried yet, of the pool of rq->mapping, for which the owner may have put
+ * in the one of now with its snapshot. Then problem/key/retry_after_ms hold the new
  * decision; with a problem, all keys were tried or none is usable: the request is still to be settled. */
 bool admission_next_key(struct admission_request *rq, enum admission_outcome outcome, unsigned status,
 	uint64_t retry_after_ms) __attribute__((warn_unused_result));

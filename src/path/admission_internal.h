@@ -171,7 +171,8 @@ enum { STAGE_SUBJECT = 1, STAGE_QUEUE = 2, STAGE_POOL = 4, STAGE_WAITED = 8 };
 struct admission_ticket {
 	struct admission *owner;
 	struct admission_request *rq; /* NULL: the client has gone */
-	struct snapshot *snapshot;
+	struct snapshot *snapshot; /* of the subject; of mapping and pool too, where it is not renewed */
+	struct snapshot *renewed;  /* of mapping and pool; NULL: it is the one above */
 	const struct mapping *mapping;
 	const struct subject *subject;
 	const struct pool *pool;
@@ -313,6 +314,9 @@ bool admission_pool_report(struct admission_ticket *t, enum admission_outcome ou
 struct admission_pool *admission_pool_of(struct admission_node *node, const struct pool *pool); /* lock held */
 void admission_pool_free_item(struct admission_item *item);
 void admission_ticket_mark_tried(struct admission_ticket *t, size_t key);
+/* What is still to be chosen is chosen by the mapping that the owner has put in; its key is reported on before. What was
+ * taken stays as it is. No offer may be under way. */
+void admission_ticket_renew(struct admission_ticket *t);
 
 /* ---- admission_queue.c ---- */
 
@@ -358,7 +362,7 @@ void admission_lease_fini(struct admission *a);
 /* ---- admission.c, for the batch and the queue ---- */
 
 void admission_ticket_answered(struct admission_ticket *t, const struct redisReply *reply);
-void admission_ticket_turn(struct admission_ticket *t);     /* its start has come */
+bool admission_ticket_turn(struct admission_ticket *t);     /* its start has come; false: it does not need it */
 void admission_ticket_timed_out(struct admission_ticket *t);
 void admission_ticket_unmapped(struct admission_ticket *t); /* its mapping is gone */
 

@@ -103,6 +103,57 @@ void admission_ticket_mark_tried(struct admission_ticket *t, size_t key)
 	t->tried_many[key] = 1;
 }
 
+/* ---- another configuration ---- */
+
+static void free_candidates(struct admission_ticket *t)
+{
+	if (t->candidates != t->candidates_few)
+		free(t->candidates);
+	t->candidates = t->candidates_few;
+	t->candidate_count = 0;
+}
+
+static size_t place_of(const struct pool *pool, const char *limit_id)
+{
+	for (size_t k = 0; pool && k < pool->key_count; k++)
+		if (strcmp(vendor_key_limit_id(pool->keys[k]), limit_id) == 0)
+			return k;
+	return SIZE_MAX;
+}
+
+/* What was tried there was tried here. */
+static void move(struct admission_ticket *t, const struct pool *pool)
+{
+	struct admission_ticket before = *t;
+	t->pool = pool;
+	t->tried_few = 0;
+	t->tried_many = NULL;
+	t->first_choice = SIZE_MAX;
+	t->grown = 0;
+	free_candidates(t);
+	for (size_t k = 0; before.pool && k < before.pool->key_count; k++) {
+		size_t now = is_tried(&before, k) ? place_of(pool, vendor_key_limit_id(before.pool->keys[k])) : SIZE_MAX;
+		if (now != SIZE_MAX)
+			admission_ticket_mark_tried(t, now);
+	}
+	free(before.tried_many);
+}
+
+void admission_ticket_renew(struct admission_ticket *t)
+{
+	struct admission_request *rq = t->rq;
+	struct snapshot *before = t->renewed;
+	move(t, rq->mapping->pool);
+	t->key = SIZE_MAX;
+	rq->key = NULL;
+	t->mapping = rq->mapping;
+	t->renewed = snapshot_ref(rq->snapshot);
+	t->stages &= ~(unsigned)STAGE_POOL;
+	if (t->mapping->pool_name)
+		t->stages |= STAGE_POOL;
+	snapshot_unref(before);
+}
+
 /* ---- the order ---- */
 
 static bool possible(const struct admission_ticket *t, size_t key)
@@ -178,14 +229,6 @@ static void insert(struct admission_ticket *t, const struct admission_pool *p, s
 	t->candidates[at] = (uint16_t)key;
 	if (t->candidate_count < room)
 		t->candidate_count++;
-}
-
-static void free_candidates(struct admission_ticket *t)
-{
-	if (t->candidates != t->candidates_few)
-		free(t->candidates);
-	t->candidates = t->candidates_few;
-	t->candidate_count = 0;
 }
 
 void admission_pool_offer(struct admission_ticket *t, bool all)

@@ -233,6 +233,23 @@ static void call_first(struct admission_line *line)
 		admission_queue_call_locked(line->first, CALLED_START);
 }
 
+/* A start that it does not need is the next one's. The last place is one too many then. */
+static void pass_on(const struct admission_waiter *w)
+{
+	struct admission_left left = {0};
+	struct admission_line *line = w->line;
+	if (w->called != CALLED_START)
+		return;
+	pthread_mutex_lock(&w->owner->node->lock);
+	if (line->first) {
+		call_first(line);
+		if (line->places_last)
+			left = admission_place_drop_locked(w->owner, line->places_last);
+	}
+	pthread_mutex_unlock(&w->owner->node->lock);
+	admission_place_left(w->owner, line->item.name, &left);
+}
+
 static void on_called(void *argument)
 {
 	struct admission_waiter *w = argument;
@@ -242,12 +259,10 @@ static void on_called(void *argument)
 		loop_timer_cancel(t->owner->loop, &t->patience);
 		if (w->called == CALLED_NO_MAPPING)
 			admission_ticket_unmapped(t);
-		else
-			admission_ticket_turn(t);
-	} else if (w->called == CALLED_START) {
-		pthread_mutex_lock(&w->owner->node->lock);
-		call_first(w->line);
-		pthread_mutex_unlock(&w->owner->node->lock);
+		else if (!admission_ticket_turn(t))
+			pass_on(w);
+	} else {
+		pass_on(w);
 	}
 	free(w);
 }

@@ -401,7 +401,8 @@ static enum step route_mapping(struct exchange *ex)
 		return exchange_fail(ex, PROBLEM_NO_MAPPING, NULL);
 	ex->mapping = m;
 	ex->counted = true;
-	stats_begin(ex->plane->stats, m->stats_slot);
+	ex->stats_slot = m->stats_slot;
+	stats_begin(ex->plane->stats, ex->stats_slot);
 	if (!ex->awaited)
 		return exchange_fail(ex, PROBLEM_DRAINING, NULL);
 	if (is_preflight(ex))
@@ -520,7 +521,7 @@ static void count(struct exchange *ex, const struct usage *usage, uint64_t now_u
 			(usage->output_known ? 0 : STATS_OUTPUT_ESTIMATED)),
 		.status = ex->status,
 		.problem = ex->problem,
-		.slot = ex->mapping->stats_slot,
+		.slot = ex->stats_slot,
 		.first_byte_us = ex->answered_us ? saturated(ex->answered_us - ex->begun_us) : 0,
 		.overhead_us = ex->overhead_us,
 		.queue_wait_us = m ? saturated(m->admission.waited_ms * 1000) : 0,

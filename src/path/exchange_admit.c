@@ -33,16 +33,22 @@ static size_t gather_credentials(const struct exchange *ex, struct identity_cred
 	return count;
 }
 
-enum step step_identify(struct exchange *ex)
+enum problem_id exchange_identify(const struct exchange *ex, const struct snapshot *s, const struct mapping *m,
+	const struct subject **subject)
 {
 	struct identity_credential credentials[CREDENTIALS_MAX];
+	size_t count = gather_credentials(ex, credentials);
+	return identity_decide(ex->plane->identity, s, m, credentials, count, clock_shared_ms(), subject);
+}
+
+enum step step_identify(struct exchange *ex)
+{
 	if (!ex->managed)
 		return STEP_SEND;
 	if (!ex->mapping->auth_required)
 		return STEP_COLLECT;
-	size_t count = gather_credentials(ex, credentials);
-	enum problem_id problem = identity_decide(ex->plane->identity, ex->pin->snapshot, ex->mapping, credentials, count,
-		clock_shared_ms(), &ex->managed->subject);
+	enum problem_id problem = exchange_identify(ex, ex->pin->snapshot, ex->mapping, &ex->managed->subject);
+	ex->managed->known = problem == PROBLEM_NONE;
 	return problem == PROBLEM_NONE ? STEP_COLLECT : exchange_fail(ex, problem, NULL);
 }
 
@@ -172,7 +178,7 @@ static void leave_line(struct exchange *ex)
 	if (!ex->managed->in_line)
 		return;
 	ex->managed->in_line = false;
-	stats_queue_length(ex->plane->stats, ex->mapping->stats_slot, -1);
+	stats_queue_length(ex->plane->stats, ex->stats_slot, -1);
 }
 
 static void on_decided(struct admission_request *rq)
@@ -187,8 +193,13 @@ static void on_waiting(struct admission_request *rq)
 {
 	struct exchange *ex = owner_of(rq);
 	ex->managed->in_line = true;
-	stats_queue_length(ex->plane->stats, ex->mapping->stats_slot, 1);
+	stats_queue_length(ex->plane->stats, ex->stats_slot, 1);
 	exchange_wake(ex);
+}
+
+static enum problem_id on_turn(struct admission_request *rq)
+{
+	return exchange_renew(owner_of(rq));
 }
 
 static struct exchange *owner_of(struct admission_request *rq)
@@ -211,14 +222,19 @@ static void start(struct exchange *ex)
 	}
 	m->admission.on_decided = on_decided;
 	m->admission.on_waiting = on_waiting;
+	m->admission.on_turn = on_turn;
 	m->decided = admission_start(ex->plane->admission, &m->admission);
 }
 
 enum step step_admit(struct exchange *ex)
 {
 	struct managed *m = ex->managed;
-	if (!m->started)
+	if (!m->started) {
+		enum problem_id problem = m->body_waited_us ? exchange_renew(ex) : PROBLEM_NONE;
+		if (problem != PROBLEM_NONE)
+			return exchange_fail(ex, problem, NULL);
 		start(ex);
+	}
 	if (!m->decided && ex->timed_out)
 		return exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, "The time ended in the queue.");
 	if (!m->decided) /* the client's end is seen only behind its body */
@@ -296,11 +312,12 @@ void exchange_report_key(struct exchange *ex, const struct http_head *answer)
 		retry_after_ms(answer));
 }
 
-/* The answer that failed waits in ex->partial, if there was one. */
+/* The answer that failed waits in ex->partial, if there was one. Who may not ask any more gets no other key. */
 static void ask_next_key(struct exchange *ex)
 {
 	struct managed *m = ex->managed;
 	struct http_head *head = &ex->plane->head;
+	enum admission_outcome outcome = ADMISSION_NOTHING;
 	unsigned status = 0;
 	uint64_t retry_ms = 0;
 	if (buf_length(&ex->partial) &&
@@ -308,9 +325,19 @@ static void ask_next_key(struct exchange *ex)
 		status = head->status;
 		retry_ms = retry_after_ms(head);
 	}
-	count_attempt(ex, status);
 	m->asked = true;
-	m->decided = admission_next_key(&m->admission, admission_outcome_of_status(status), status, retry_ms);
+	if (!m->key_void) {
+		count_attempt(ex, status);
+		outcome = admission_outcome_of_status(status);
+	}
+	enum problem_id problem = exchange_renew(ex);
+	if (problem == PROBLEM_NONE) {
+		m->decided = admission_next_key(&m->admission, outcome, status, retry_ms);
+	} else {
+		admission_report(&m->admission, outcome, status, retry_ms);
+		m->admission.problem = problem;
+		m->decided = true;
+	}
 }
 
 void exchange_drop_aside(struct exchange *ex)
@@ -362,6 +389,7 @@ enum step step_next_key(struct exchange *ex)
 	m->asked = false;
 	if (m->admission.problem == PROBLEM_NONE) {
 		m->attempt_us = clock_monotonic_us();
+		m->key_void = false;
 		set_aside(ex);
 		return exchange_retry(ex);
 	}
@@ -370,6 +398,8 @@ enum step step_next_key(struct exchange *ex)
 		ex->reconsider = true;
 		return STEP_RELAY;
 	}
+	if (m->key_void)
+		return exchange_refuse(ex);
 	return exchange_fail(ex,
 		ex->connect_outcome == CONNECT_TIMED_OUT ? PROBLEM_UPSTREAM_TIMEOUT : PROBLEM_UPSTREAM_ERROR, NULL);
 }

@@ -132,7 +132,7 @@ static void fill_managed(struct exchange *ex, struct rewrite_request *r, char *q
 	const struct mapping *m = ex->mapping;
 	const struct vendor_key *key = ex->managed->admission.key;
 	struct dialect_places drop = {0};
-	if (m->auth_required)
+	if (m->auth_required || ex->managed->known)
 		drop = dialect_all_places();
 	else if (key)
 		drop = dialect_places(m->dialect);
@@ -388,6 +388,10 @@ enum step step_send(struct exchange *ex)
 {
 	if (ex->timed_out)
 		return exchange_fail(ex, PROBLEM_UPSTREAM_TIMEOUT, NULL);
+	if (!connect_job_is_running(&ex->connecting) && exchange_key_is_void(ex)) {
+		ex->managed->key_void = true; /* connecting has taken its time, or the request goes once more */
+		return STEP_NEXT_KEY;
+	}
 	if (!ex->upstream) {
 		if (ex->connect_done)
 			return connect_failed(ex);

@@ -1,6 +1,6 @@
 /* exchange_state: what an exchange is made of, for the files that tell its story: exchange.c (the
- * steps), exchange_admit.c (who, how much, which key), exchange_send.c (the request goes out),
- * exchange_reply.c (the answer comes back). Nobody else includes this. */
+ * steps), exchange_admit.c (who, how much, which key), exchange_renew.c (what has changed meanwhile),
+ * exchange_send.c (the request goes out), exchange_reply.c (the answer comes back). Nobody else includes this. */
 #ifndef APIPROXY_PATH_EXCHANGE_STATE_H
 #define APIPROXY_PATH_EXCHANGE_STATE_H
 
@@ -43,6 +43,7 @@ struct managed {
 	struct exchange *exchange;
 	struct admission_request admission;
 	const struct subject *subject;   /* NULL: the mapping asks nobody */
+	bool known;                      /* he was asked: his credential is no vendor's, whatever the mapping says later */
 	bool started;                    /* admission_start was called */
 	bool decided;
 	bool admitted;                   /* to be settled, not cancelled */
@@ -53,6 +54,7 @@ struct managed {
 	struct buf aside_read;           /* what was read of it; the rest waits, unread, on its connection */
 	struct usage_request request;
 	bool asked;                      /* admission_next_key was called for this attempt */
+	bool key_void;                   /* this attempt's key was taken away before anything was sent with it */
 	bool in_line;                    /* counted in the queue's length */
 	char length[24];                 /* Content-Length of a body that we changed; "": it is as it came */
 	uint64_t attempt_us;             /* when this attempt began */
@@ -73,7 +75,8 @@ struct exchange {
 	struct http_head *request;       /* a copy; NULL once the answer has begun */
 	struct http_span path, query;    /* in the copy */
 	struct pinned_snapshot *pin;
-	const struct mapping *mapping;   /* NULL: the control plane, or none */
+	const struct mapping *mapping;   /* of the pin's snapshot; NULL: the control plane, or none */
+	uint32_t stats_slot;             /* under which it is counted to its end */
 	struct managed *managed;         /* NULL: transparent */
 	struct relay up;                 /* client to upstream */
 	struct buf kept;                 /* the body as far as it was read, to send it again */
@@ -151,6 +154,8 @@ uint64_t exchange_estimate_input(const struct exchange *ex);
 
 /* exchange_admit.c */
 enum step step_identify(struct exchange *ex);
+enum problem_id exchange_identify(const struct exchange *ex, const struct snapshot *s, const struct mapping *m,
+	const struct subject **subject) __attribute__((warn_unused_result));
 enum step step_collect(struct exchange *ex);
 enum step step_admit(struct exchange *ex);
 enum step step_next_key(struct exchange *ex);
@@ -159,6 +164,13 @@ void exchange_report_key(struct exchange *ex, const struct http_head *answer);
 void exchange_drop_aside(struct exchange *ex);
 void exchange_settle_admission(struct exchange *ex, const struct usage *usage);
 bool exchange_admission_fields(struct exchange *ex, struct buf *out) __attribute__((warn_unused_result));
+
+/* exchange_renew.c */
+/* Moves to the configuration of now: the mapping of this prefix, and who asks. Only while nothing is being sent or
+ * connected; an admission that has begun is to be told (admission_next_key(), or it asked). Not PROBLEM_NONE: it may not
+ * go on, and nothing has changed. */
+enum problem_id exchange_renew(struct exchange *ex) __attribute__((warn_unused_result));
+bool exchange_key_is_void(const struct exchange *ex); /* deleted, disabled, given another secret or not of the mapping's pool by now */
 
 /* exchange_send.c */
 enum step step_send(struct exchange *ex);
