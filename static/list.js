@@ -12,7 +12,6 @@ import { openUsage } from './usage.js';
 export function openList(root, kind, refreshSoon) {
 	const { id: idField, columns, path } = KINDS[kind];
 	let entries = null;
-	let known = { prefixes: [], pools: [] }; // for the form
 	let search;
 	let body;
 	const rows = new Map(); // id -> {row, json}
@@ -25,17 +24,25 @@ export function openList(root, kind, refreshSoon) {
 
 	/* ---- actions ---- */
 
-	async function load() {
-		known = await context();
-		return known;
+	// Asks for what a dialog needs, then opens it: one at a time, and none where the section was left meanwhile.
+	let opening = false;
+	async function openAfter(asked, open) {
+		if (opening) return;
+		opening = true;
+		try {
+			const answer = await asked();
+			if (root.contains(body)) open(answer);
+		} finally {
+			opening = false;
+		}
 	}
 
-	const edit = async (entry) => openForm(kind, entry, await load(), () => changed(t('saved', { id: idOf(entry) })));
+	const edit = (entry) => openAfter(context, (around) => openForm(kind, entry, around, () => changed(t('saved', { id: idOf(entry) }))));
 
-	const add = async () => openForm(kind, null, await load(), (answer) => {
+	const add = () => openAfter(context, (around) => openForm(kind, null, around, (answer) => {
 		changed(t('created', { id: idOf(answer) }));
 		if (kind === 'clients' && answer.key) showKey(answer);
-	});
+	}));
 
 	// Which mappings would be left without a key.
 	async function bereft(key) {
@@ -54,14 +61,14 @@ export function openList(root, kind, refreshSoon) {
 		return h('p', { class: 'alert warn' }, t('delete.keys.last', { pool: entry.pool, prefixes: format.names(prefixes) }));
 	}
 
-	const remove = async (entry) => confirmDialog({
+	const remove = (entry) => openAfter(() => warningBefore(entry), (warning) => confirmDialog({
 		title: t(`delete.${kind}`, { id: idOf(entry) }), action: t('delete'),
-		text: [await warningBefore(entry), h('p', {}, t(`delete.${kind}.text`))],
+		text: [warning, h('p', {}, t(`delete.${kind}.text`))],
 		perform: async () => {
 			await api('DELETE', path(idOf(entry)));
 			changed(t('deleted', { id: idOf(entry) })).then(() => search.focus());
 		},
-	});
+	}));
 
 	const rotate = (entry) => confirmDialog({
 		title: t('rotate.title', { id: idOf(entry) }), text: t('rotate.text'), action: t('rotate'),

@@ -238,3 +238,48 @@ def test_replacing_says_what_it_would_delete_by_now(gateway, vendor, log_in):
     expect(page.get_by_role("button", name="Replace")).to_be_focused()
     for name in many:
         assert gateway.api("DELETE", f"/api/clients/{name}").status == 204
+
+
+def test_escape_with_the_focus_nowhere_drops_nothing(gateway, log_in):
+    """The browser then closes the dialog by itself, and lets that be prevented only once."""
+
+    def escape():
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("Escape")
+
+    page = log_in(gateway, "clients")
+    page.get_by_role("button", name="Add", exact=True).click()
+    fill(page, {"Id": "nowhere", "Name": "half a thought"})
+    form = page.get_by_role("dialog", name="Add a client")
+    for _ in range(3):
+        escape()
+        expect(question(page)).to_be_visible()
+        confirm_not(page) if _ else page.keyboard.press("Escape")
+        expect(question(page)).to_have_count(0)
+        expect(form.get_by_label("Name")).to_have_value("half a thought")
+    form.get_by_role("button", name="Create").click()
+    keys = page.get_by_role("dialog", name="Copy the key now")
+    expect(keys).to_be_visible()
+    for _ in range(4):
+        escape()
+        page.wait_for_timeout(50)
+        expect(keys).to_be_visible()
+    assert keys.get_by_role("textbox").input_value().startswith("sk-ap-")
+    assert gateway.api("DELETE", "/api/clients/nowhere").status == 204
+
+
+def test_one_press_too_many_opens_one_form(gateway, log_in):
+    page = log_in(gateway)
+    page.get_by_role("button", name="Add", exact=True).evaluate("button => { button.click(); button.click(); }")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.wait_for_timeout(300)
+    expect(page.get_by_role("dialog")).to_have_count(1)
+
+
+def test_no_form_opens_above_the_login(gateway, log_in):
+    page = log_in(gateway)
+    spoil_the_token(page)
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.locator("#login-token")).to_be_visible()
+    page.wait_for_timeout(300)
+    expect(page.locator("dialog")).to_have_count(0)
