@@ -180,8 +180,7 @@ static int check_subject(struct admission_ticket *t, uint64_t now, double number
 		missing(limits->output_tpm, l->events.sums[2], t->tokens[1])};
 	if (lack[0] <= 0 && lack[1] <= 0 && lack[2] <= 0)
 		return VERDICT_ADMITTED;
-	numbers[ANSWER_WAIT] =
-		last ? (double)admission_events_room_at(&l->events, lack) - (double)now : ADMISSION_SPAN_MS;
+	numbers[ANSWER_WAIT] = last ? (double)admission_events_wait_ms(&l->events, lack, now) : ADMISSION_SPAN_MS;
 	return VERDICT_RATE;
 }
 
@@ -213,7 +212,7 @@ static bool key_usable(struct admission_ticket *t, size_t key, uint64_t now, boo
 	if (!limit || k->events.sums[0] < (int64_t)limit)
 		return true;
 	int64_t lack[3] = {k->events.sums[0] + 1 - (int64_t)limit, 0, 0};
-	*wait = (double)admission_events_room_at(&k->events, lack) - (double)now;
+	*wait = (double)admission_events_wait_ms(&k->events, lack, now);
 	*limited = true;
 	return false;
 }

@@ -93,6 +93,13 @@ uint64_t admission_events_room_at(const struct admission_events *w, const int64_
 	return admission_events_last_ms(w) + ADMISSION_SPAN_MS + 1;
 }
 
+uint64_t admission_events_wait_ms(const struct admission_events *w, const int64_t missing[3], uint64_t now_ms)
+{
+	uint64_t room_at = admission_events_room_at(w, missing);
+	uint64_t wait = room_at > now_ms ? room_at - now_ms : 1;
+	return wait < ADMISSION_SPAN_MS ? wait : ADMISSION_SPAN_MS;
+}
+
 uint64_t admission_events_last_ms(const struct admission_events *w)
 {
 	return w->first < w->next ? event(w, w->next - 1)->at_ms : 0;

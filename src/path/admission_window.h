@@ -32,6 +32,9 @@ void admission_events_adjust(struct admission_events *w, uint64_t number, const 
 
 /* The time from which `missing` (those > 0) is free, if nothing is added. */
 uint64_t admission_events_room_at(const struct admission_events *w, const int64_t missing[3]);
+/* How long until then: never more than the span, which the windows in Redis never say either. Where the event that it
+ * waits for is of this very millisecond, the one that is missing passes while the answer is on its way. */
+uint64_t admission_events_wait_ms(const struct admission_events *w, const int64_t missing[3], uint64_t now_ms);
 uint64_t admission_events_last_ms(const struct admission_events *w); /* 0: empty */
 
 #endif

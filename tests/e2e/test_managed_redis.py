@@ -65,6 +65,18 @@ def test_policy(vendor, policy, how):
             eventually(lambda node=node: node.get(prefix + "/x", bearer(busy)).status == 200, 5, 0.05)
 
 
+def test_nobody_is_told_to_wait_for_more_than_a_minute(vendor):
+    """Not even who is refused in the millisecond of the event that he waits for."""
+    with Nodes(1) as nodes:
+        guarded, plain = nodes.map(vendor.url, auth="required"), nodes.map(vendor.url, pool=nodes.pool("a-minute", max_requests_per_minute=1))
+        scenes = [(guarded, bearer(nodes.client(rpm=1))) for _ in range(20)] + [(plain, ())]
+        fail(nodes, "kill")
+        for prefix, fields in scenes:
+            answers = at_once([lambda: nodes[0].get(prefix + "/x", fields)] * 6, 6)
+            told = [answer.header("retry-after") for answer in answers if answer.status == 429]
+            assert told == ["60"] * 5
+
+
 @pytest.mark.parametrize("how", ["kill", "freeze"])
 def test_exact_again_when_it_is_back(vendor, how):
     with Nodes(2) as nodes:

@@ -238,6 +238,25 @@ static void events_expire_merge_and_are_adjusted(void **state)
 	admission_events_fini(&w);
 }
 
+/* Told in whole seconds, rounded up: who comes again after them is admitted. The answer's way takes the time that the
+ * events' millisecond has left. */
+static void waits_are_true_and_a_minute_at_most(void **state)
+{
+	(void)state;
+	for (uint64_t since = 0; since <= ADMISSION_SPAN_MS; since++) {
+		struct admission_events w = {0};
+		admission_events_add(&w, 5000, (const int64_t[3]){1, 0, 0});
+		admission_events_add(&w, 5000 + since / 2, (const int64_t[3]){1, 0, 0});
+		uint64_t now = 5000 + since;
+		uint64_t wait = admission_events_wait_ms(&w, (const int64_t[3]){1, 0, 0}, now);
+		assert_in_range(wait, 1, 60000);
+		assert_int_equal(wait, since ? 60001 - since : 60000);
+		admission_events_expire(&w, now + (wait + 999) / 1000 * 1000 + !since);
+		assert_true(w.sums[0] <= 1);
+		admission_events_fini(&w);
+	}
+}
+
 static void a_window_of_any_size_stays_small(void **state)
 {
 	struct admission_events w = {0};
@@ -261,6 +280,7 @@ int main(void)
 		cmocka_unit_test(the_vendor_says_how_long),
 		cmocka_unit_test(c_and_lua_agree),
 		cmocka_unit_test(events_expire_merge_and_are_adjusted),
+		cmocka_unit_test(waits_are_true_and_a_minute_at_most),
 		cmocka_unit_test(a_window_of_any_size_stays_small),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
