@@ -272,6 +272,45 @@ static void starts_are_moved_without_redis(void **state)
 	free(mapping_of_waiters);
 }
 
+/* Sets when the rule was last written (so long ago; < 0: as before it said so) and how long it is kept, by a script. */
+static void age_rule(const char *prefix, int days)
+{
+	static const char script[] =
+		"local k, t = redis.call('GET', KEYS[1]), redis.call('TIME') redis.call('SET', KEYS[1], k:sub(1, 32) .. "
+		"(tonumber(ARGV[1]) < 0 and '' or struct.pack('<d', (t[1] - ARGV[1] * 86400) * 1000000)), 'EX', 100) return 1";
+	assert_int_equal(ask("EVAL %s 1 apiproxy:limit:{%s}:q:r %d", script, prefix, days), 1);
+}
+
+/* While a queue is in use its rule does not expire, and it is not written each time. */
+static void a_rule_in_use_is_kept(void **state)
+{
+	static const struct {
+		int days;
+		bool renewed;
+	} rows[] = {{-1, true}, {17, true}, {15, false}};
+	(void)state;
+	fresh_client((struct limits){0});
+	struct mapping m = line;
+	m.prefix = "/line/c10";
+	m.queue_rate_per_second = 1000;
+	m.read_us = (uint64_t)clock_shared_ms() * 1000;
+	struct job *j = begin(&one, &client, &m, 1, 1);
+	assert_int_equal(decided(j), PROBLEM_NONE);
+	done(j);
+	static const char since[] = "local v = redis.call('GETRANGE', KEYS[1], 0, 31) local a, b, c, d = "
+								"struct.unpack('<dddd', v) return string.format('%.0f', a + b + c + d)";
+	long long rule = ask("EVAL %s 1 apiproxy:limit:{/line/c10}:q:r", since);
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		age_rule(m.prefix, rows[i].days);
+		j = begin(&one, &client, &m, 1, 1);
+		assert_int_equal(decided(j), PROBLEM_NONE);
+		done(j);
+		long long left = ask("TTL apiproxy:limit:{/line/c10}:q:r");
+		assert_in_range(left, rows[i].renewed ? 2764700 : 50, rows[i].renewed ? 2764800 : 100);
+		assert_int_equal(ask("EVAL %s 1 apiproxy:limit:{/line/c10}:q:r", since), rule);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +324,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_answer_that_comes_after_the_change, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(patience_changes_too, start_one, stop_one),
 		cmocka_unit_test_setup_teardown(starts_are_moved_without_redis, start_one, stop_one),
+		cmocka_unit_test_setup_teardown(a_rule_in_use_is_kept, start_one, stop_one),
 	};
 	return cmocka_run_group_tests(tests, start_server, stop_server);
 }
