@@ -121,6 +121,11 @@ static void publish(void *context, struct snapshot *s)
 	rendezvous_wait(&all);
 }
 
+static void given_back(void *context, const char *prefix)
+{
+	admission_node_given_back(((struct program *)context)->admission, prefix);
+}
+
 /* ---- where figures come from ---- */
 
 static struct snapshot *figures_snapshot(void *context)
@@ -227,7 +232,7 @@ static void start_state(struct program *p)
 	explicit_bzero(options.master_key, sizeof options.master_key);
 	explicit_bzero(p->master_key, sizeof p->master_key); /* the store has its own */
 	p->admission = admission_node_new(&p->redis, (enum admission_failure_policy)p->settings.limits_on_redis_failure);
-	p->watcher = watcher_new(p->store, &p->redis, (struct watcher_sink){publish, p});
+	p->watcher = watcher_new(p->store, &p->redis, (struct watcher_sink){publish, p, given_back});
 	p->figures = (struct figures_sources){
 		.version = APIPROXY_VERSION,
 		.node = p->node,

@@ -19,6 +19,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "path/admission.h"
 #include "state/faults.h"
 #include "state/redis_sync.h"
 #include "state/redis_url.h"
@@ -98,33 +99,53 @@ bool watcher_reload_now(struct watcher *w)
 
 /* ---- listening ---- */
 
+static void given_back(struct watcher *w, const char *prefix)
+{
+	if (w->sink.given_back)
+		w->sink.given_back(w->sink.ctx, prefix);
+}
+
 /* The channels by their names: a pattern would bring a message for every limiter key, too. */
 static bool subscribe(struct watcher *w)
 {
 	static const char *const hashes[] = {"mappings", "keys", "clients", "users", "jwt_secret"};
 	enum { COUNT = sizeof(hashes) / sizeof(*hashes) };
 	unsigned db = w->address->db;
-	bool ok = redis_sync_connect(w->listener) && redis_sync_append(w->listener, "SUBSCRIBE apiproxy:changed");
+	bool ok = redis_sync_connect(w->listener) &&
+		redis_sync_append(w->listener, "SUBSCRIBE apiproxy:changed " ADMISSION_GIVEN_BACK);
 	for (size_t i = 0; ok && i < COUNT; i++)
 		ok = redis_sync_append(w->listener, "SUBSCRIBE __keyspace@%u__:apiproxy:%s", db, hashes[i]);
-	for (size_t i = 0; ok && i < COUNT + 1; i++) {
+	for (size_t i = 0; ok && i < COUNT + 2; i++) {
 		redisReply *reply = redis_sync_read(w->listener);
 		ok = reply && reply->type != REDIS_REPLY_ERROR;
 		freeReplyObject(reply);
 	}
 	if (!ok)
 		redis_sync_close(w->listener);
+	else
+		given_back(w, NULL);
 	return ok;
 }
 
-/* Reads what has come; true where there was anything, the connection's end included. */
+/* True: the configuration may have changed. */
+static bool hear(struct watcher *w, const redisReply *message)
+{
+	bool is_message = message->type == REDIS_REPLY_ARRAY && message->elements == 3 && message->element[1]->str &&
+		message->element[2]->str;
+	if (!is_message || strcmp(message->element[1]->str, ADMISSION_GIVEN_BACK) != 0)
+		return true;
+	given_back(w, message->element[2]->str);
+	return false;
+}
+
+/* Reads what has come; true where it says that the configuration may have changed, or the connection has ended. */
 static bool drain(struct watcher *w)
 {
 	bool any = false;
 	redisReply *reply;
 	while ((reply = redis_sync_read_buffered(w->listener))) {
+		any |= hear(w, reply);
 		freeReplyObject(reply);
-		any = true;
 	}
 	if (redis_sync_fd(w->listener) < 0)
 		w->listening = false;

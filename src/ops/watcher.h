@@ -1,6 +1,6 @@
 /* watcher: keeps the workers' snapshot what Redis says. A thread that listens (apiproxy:changed and
  * keyspace notifications where they are on) and looks for itself every second, reloads, and hands
- * the snapshot on. Redis away: the last snapshot stays, the journal says so, it keeps trying. */
+ * the snapshot on. It also hears of starts that a queue was given back (ADMISSION_GIVEN_BACK, path/admission.h). Redis away: the last snapshot stays, the journal says so, it keeps trying. */
 #ifndef APIPROXY_OPS_WATCHER_H
 #define APIPROXY_OPS_WATCHER_H
 
@@ -13,10 +13,12 @@ struct store;
 struct watcher;
 
 /* publish() returns once every worker has taken the snapshot; it is borrowed for the call: take a
- * reference for each worker. Never called by two threads at a time. */
+ * reference for each worker. Never called by two threads at a time. given_back() is told the mapping's prefix, NULL
+ * where messages may have been lost; it must not wait. NULL: nobody cares. */
 struct watcher_sink {
 	void (*publish)(void *ctx, struct snapshot *s);
 	void *ctx;
+	void (*given_back)(void *ctx, const char *prefix);
 };
 
 /* Store and address are borrowed. */

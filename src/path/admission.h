@@ -17,6 +17,7 @@
  *   apiproxy:usage:{ID}:K          the days before, a hash: days since 1970 -> requests, input, output; 30 days
  *   apiproxy:limit:{PREFIX}:q      start times handed out by a queue, a list; :q:w waiting; :q:f given back;
  *                                  :q:r the rule that they are by, 32 days
+ *   apiproxy:given-back            channel: somebody may start sooner; payload: the mapping's prefix
  *   apiproxy:limit:{POOL}:k:ID:MARK  window and health of a vendor key with one secret (none: no limit and well); :e its events
  * What one stage needs shares one hash tag; a call that needs several stages names several tags, which a
  * single Redis serves in one call (a Redis Cluster would want the stages' parts called one by one).
@@ -51,6 +52,11 @@ void admission_node_free(struct admission_node *node); /* after all of its admis
 
 /* false: the connection of one of its workers has failed, and limits there follow the policy. Any thread. */
 bool admission_node_redis_is_up(const struct admission_node *node);
+
+#define ADMISSION_GIVEN_BACK "apiproxy:given-back"
+/* A message on that channel came: starts of this mapping's queue (NULL: of any) were given back, and whoever waits here for later
+ * ones comes forward. Any thread. */
+void admission_node_given_back(struct admission_node *node, const char *prefix);
 
 /* One per worker. Starts to connect; host names are resolved on another thread. */
 struct admission *admission_new(struct admission_node *node, struct loop *l);

@@ -7,6 +7,7 @@
  *   admission_pool.c     the order in which vendor keys are offered
  *   admission_queue.c    this node's waiters, in the order of their arrival
  *   admission_change.c   what a changed queue is for those that wait
+ *   admission_forward.c  starts that others have given back
  *   admission_lease.c    places of requests that last
  *
  * A ticket is what remains of a request here, on the heap: the client may go while Redis is still to
@@ -108,6 +109,14 @@ struct admission_waiter {
 	enum admission_called called; /* the node's lock guards it */
 };
 
+struct admission_look {        /* for starts that others have given back */
+	struct admission *owner;   /* whose timer it is; NULL: nobody looks */
+	struct loop_timer timer;
+	uint64_t looked_ms;        /* loop time; 0: never */
+	bool asking;               /* Redis will answer */
+	bool news;                 /* heard since the last look */
+};
+
 struct admission_line {        /* item name: the mapping's prefix */
 	struct admission_item item;
 	struct admission_waiter *first, *last;  /* by arrival */
@@ -117,6 +126,7 @@ struct admission_line {        /* item name: the mapping's prefix */
 	uint64_t *starts;          /* local mode: the last starts handed out, a ring */
 	struct admission_rule rule; /* that they are by */
 	size_t start_next;
+	struct admission_look look;
 };
 
 struct admission_node {
@@ -220,7 +230,8 @@ struct admission_ticket {
 
 /* ---- admission_scripts.c ---- */
 
-enum admission_script { SCRIPT_ADMIT, SCRIPT_KEY, SCRIPT_SETTLE, SCRIPT_LEAVE, SCRIPT_MOVE, SCRIPT_RENEW, ADMISSION_SCRIPTS };
+enum admission_script { SCRIPT_ADMIT, SCRIPT_KEY, SCRIPT_SETTLE, SCRIPT_LEAVE, SCRIPT_MOVE, SCRIPT_FORWARD,
+	SCRIPT_RENEW, ADMISSION_SCRIPTS };
 
 struct redis_async_script *admission_scripts_new(void); /* ADMISSION_SCRIPTS of them */
 void admission_scripts_free(struct redis_async_script *scripts);
@@ -269,6 +280,10 @@ enum { ADMISSION_MOVE_MAX = 256 };
 /* New starts for places of one line; the answer is admission_move.lua's. */
 bool admission_call_move(struct admission *a, const struct mapping *m, struct admission_place *const *places, size_t count,
 	redis_async_answer *on_answer, void *argument);
+enum { ADMISSION_FORWARD_MAX = 512 };
+/* Earlier starts for places of one line and one rule, in their order; the answer is admission_forward.lua's. */
+bool admission_call_forward(struct admission *a, const char *prefix, unsigned near_ms, struct admission_place *const *places,
+	size_t count, redis_async_answer *on_answer, void *argument);
 bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count,
 	redis_async_answer *on_answer, void *argument);
 
@@ -346,6 +361,10 @@ void admission_place_disown_locked(struct admission_place *p);
 
 /* Those who wait in the line: as the worker's current snapshot says. */
 void admission_change_line(struct admission *a, struct admission_line *line);
+
+/* ---- admission_forward.c ---- */
+
+void admission_forward_fini_locked(struct admission *a);
 
 /* ---- admission_lease.c ---- */
 

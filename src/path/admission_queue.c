@@ -5,8 +5,8 @@
  * start. So a waiter that leaves moves all behind it forward; what is one too many then is given back:
  * a place without a start if there is one, else the last start. Invariant: as many
  * places as waiters not called. A start's timer runs on the worker that asked for it; a waiter of
- * another worker is called through that one's mailbox. A changed rule is admission_change.c's. Lists under
- * node->lock. No polling. */
+ * another worker is called through that one's mailbox. A changed rule is admission_change.c's, what others
+ * give back admission_forward.c's. Lists under node->lock. No polling. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -154,6 +154,7 @@ void admission_queue_fini(struct admission *a)
 {
 	struct admission_place *p;
 	pthread_mutex_lock(&a->node->lock);
+	admission_forward_fini_locked(a);
 	while ((p = a->places)) {
 		admission_place_disown_locked(p);
 		if (!p->dropped)
@@ -276,7 +277,8 @@ static int64_t left_ms(const struct admission_place *p)
 	return p->start > 0 && llabs(shared - left) <= p->doubt_ms ? shared : left;
 }
 
-/* A place that another worker's waiter gave up stays until its time and is freed by its owner. */
+/* A place that another worker's waiter gave up stays until its time and is freed by its owner; one for which Redis
+ * is asked for an earlier start, when the answer is there. */
 static void on_start(struct loop_timer *timer)
 {
 	struct admission_place *p = container_of(timer, struct admission_place, due);
@@ -289,10 +291,14 @@ static void on_start(struct loop_timer *timer)
 	if (!p->dropped) {
 		call_first(p->line);
 		unlink_place(p);
+		p->start = 0; /* used */
 	}
-	admission_place_disown_locked(p);
+	bool moving = p->moving;
+	if (!moving)
+		admission_place_disown_locked(p);
 	pthread_mutex_unlock(&p->owner->node->lock);
-	loop_free_later(p->owner->loop, p);
+	if (!moving)
+		loop_free_later(p->owner->loop, p);
 }
 
 /* One that is called at this very moment goes: its start is on the way. */

@@ -20,6 +20,7 @@ static const char *const names[ADMISSION_SCRIPTS] = {
 	[SCRIPT_SETTLE] = "admission_settle.lua",
 	[SCRIPT_LEAVE] = "admission_leave.lua",
 	[SCRIPT_MOVE] = "admission_move.lua",
+	[SCRIPT_FORWARD] = "admission_forward.lua",
 	[SCRIPT_RENEW] = "admission_renew.lua",
 };
 
@@ -321,6 +322,27 @@ bool admission_call_move(struct admission *a, const struct mapping *m, struct ad
 	all[0] = text(key);
 	all[1] = (struct redis_async_bytes){numbers, (size_t)((char *)out - (char *)numbers)};
 	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_MOVE], all, 2 + count, 1, on_answer, argument);
+}
+
+bool admission_call_forward(struct admission *a, const char *prefix, unsigned near_ms,
+	struct admission_place *const *places, size_t count, redis_async_answer *on_answer, void *argument)
+{
+	enum { MAX = ADMISSION_FORWARD_MAX, HEAD = 2 };
+	char key[ADMISSION_NAME_MAX];
+	double numbers[HEAD + MAX];
+	struct redis_async_bytes all[2 + MAX];
+	CHECK(count && count <= MAX);
+	numbers[0] = places[0]->redis_rule;
+	numbers[1] = near_ms;
+	for (size_t i = 0; i < count; i++) {
+		numbers[HEAD + i] = places[i]->start;
+		all[2 + i] = text(places[i]->name);
+	}
+	pack(numbers, numbers, HEAD + count);
+	queue_key(prefix, key);
+	all[0] = text(key);
+	all[1] = (struct redis_async_bytes){numbers, (HEAD + count) * sizeof *numbers};
+	return redis_async_call(a->redis, &a->node->scripts[SCRIPT_FORWARD], all, 2 + count, 1, on_answer, argument);
 }
 
 bool admission_call_renew(struct admission *a, struct admission_lease *const *leases, size_t count,

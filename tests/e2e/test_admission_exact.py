@@ -56,6 +56,7 @@ class Scripts:
         self.settle_sha = load(script("admission_settle.lua"))
         self.leave_sha = load(script("admission_leave.lua"))
         self.move_sha = load(script("admission_move.lua"))
+        self.forward_sha = load(script("admission_forward.lua"))
         self.renew_sha = load(script("admission_renew.lua"))
         self.names = 0
 
@@ -113,6 +114,17 @@ class Scripts:
         raw = self.call(self.move_sha, ["apiproxy:limit:{/q}:q"], numbers, *(name for name, _, _ in places))
         _, rule, *starts = struct.unpack(f"<{2 + len(places)}d", raw)
         return rule, starts
+
+    def forward(self, places, rule, near):
+        """places: (name, start) each, in the order of their starts. Returns what was left to others, and their new starts."""
+        numbers = struct.pack(f"<{2 + len(places)}d", rule, near, *(start for _, start in places))
+        raw = self.call(self.forward_sha, ["apiproxy:limit:{/q}:q"], numbers, *(name for name, _ in places))
+        _, left, *starts = struct.unpack(f"<{2 + len(places)}d", raw)
+        return left, starts
+
+    def to_come(self, what):
+        """Of places that wait (w), or of starts that are free (f), in their order."""
+        return [s for _, s in self.redis.zrange(f"apiproxy:limit:{{/q}}:q:{what}", 0, -1, withscores=True) if s > self.now]
 
     def renew(self, worker, count, subject="s"):
         self.call(self.renew_sha, [f"apiproxy:limit:{{{subject}}}:c"], worker, LEASE, count)
@@ -394,6 +406,97 @@ def test_a_queue_whose_rate_changes_keeps_the_rate(scripts, seed):
         held = [rate for (at, rate), end in zip(rates, ends) if at <= t + 1000 and end >= t - 1000]
         last = bisect.bisect_right(begun, t + 1000)
         assert last - first <= max(1, *held)
+
+
+class QueueNode:
+    """The places of a node as admission_queue.c and admission_forward.c keep them: its first waiter takes its next start."""
+
+    def __init__(self, scripts, rng, number: int):
+        self.scripts, self.rng, self.number, self.names = scripts, rng, number, 0
+        self.places: dict[str, tuple[float, float]] = {}  # start (0: none), rule
+
+    def name(self) -> str:
+        self.names += 1
+        return f"{self.number}-{self.names}"
+
+    def in_order(self):
+        return sorted(self.places, key=lambda n: (self.places[n][0] == 0, self.places[n][0]))
+
+    def begin(self) -> list[float]:
+        begun = [name for name, (start, _) in self.places.items() if 0 < start <= self.scripts.now]
+        return [self.places.pop(name)[0] for name in begun]
+
+    def leave(self):
+        if self.places:
+            name = self.in_order()[-1]
+            self.scripts.leave(name, *self.places.pop(name))
+
+    def look(self, near, answered=True, in_turn=True):
+        """Nobody gets a later start, nor one that is before his turn. True: something changed."""
+        names, waits, free = self.in_order(), self.scripts.to_come("w"), self.scripts.to_come("f")
+        if not names:
+            return False
+        had = [self.places[n][0] for n in names]
+        rule = self.places[names[0]][1]
+        _, new = self.scripts.forward(list(zip(names, had)), rule, near)
+        assert all(self.scripts.now < start < (old or math.inf) for old, start in zip(had, new) if start)
+        then = sorted(start or old for old, start in zip(had, new) if start or old)
+        turns = sorted(waits + free)
+        for old, start in zip(had, then if in_turn else []):
+            assert start <= self.scripts.now + near or not old or start >= turns[bisect.bisect_right(waits, old) - 1]
+        for name, old, start in zip(names, had, new):
+            if start and answered:
+                self.places[name] = (start, rule)
+                if old:
+                    self.scripts.leave(self.name(), old, rule)
+        return any(new)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_starts_that_are_given_back_come_forward(scripts, seed):
+    """Three nodes; waiters go, nodes look; the rate holds, and in the end nothing is left out. Answers that are lost change
+    nothing about the rate."""
+    rng = random.Random(seed)
+    rate, near = [(0.5, 0), (1, 1500), (3, 0), (20, 1500)][seed % 4]
+    starts, span = rule_of(rate)
+    patience, loses = [60_000, 20_000, 30_000][seed // 4], seed >= 8
+    nodes = [QueueNode(scripts, rng, n) for n in range(3)]
+    begun, moved = [], 0
+
+    def arrive(node):
+        name = node.name()
+        behind = max((start or scripts.now + patience for start, _ in node.places.values()), default=0)
+        answer = scripts.admit(queue=(starts, span, 60, patience), name=name, behind=behind)
+        if answer.verdict == ADMITTED:
+            begun.append(scripts.now)
+        elif answer.verdict == WAITS:
+            node.places[name] = (answer.start, answer.rule)
+
+    for _ in range(1500):
+        scripts.now += rng.choice([0, 0, 5, 40, 130])
+        for node in nodes:
+            begun += node.begin()
+        node, what = rng.choice(nodes), rng.random()
+        if what < 0.25:
+            for _ in range(rng.randint(1, 8)):
+                arrive(node)
+        elif what < 0.35:
+            for _ in range(rng.choice([1, 3, len(node.places)])):
+                node.leave()
+        else:
+            moved += node.look(near, not loses or rng.random() < 0.8, not loses)
+    assert moved > 10 and len(begun) > 20
+    begun += [start for node in nodes for start, _ in node.places.values() if start]
+    begun.sort()
+    assert most_in_any(begun, 1000) <= max(1, rate)
+    assert rate >= 1 or min(b - a for a, b in zip(begun, begun[1:])) >= 1000 / rate
+    if loses:
+        return
+    for _ in range(500):
+        if not any([node.look(0) for node in nodes]):
+            break
+    waits, free = sorted(start for node in nodes for start, _ in node.places.values() if start), scripts.to_come("f")
+    assert waits == sorted(waits + free)[: len(waits)]
 
 
 def test_a_queue_under_load_wastes_nothing(scripts):

@@ -141,6 +141,26 @@ def test_hang_up_moves_those_behind_forward(pair, vendor):
     assert [r.path for r in vendor.received] == ["/first", "/behind"]
 
 
+def test_hang_ups_on_one_node_move_those_on_another_forward(pair, vendor):
+    """And whoever comes then: nobody waits for longer than the pace, none is sent away from an idle queue."""
+    prefix = queued(pair, vendor, 1, timeout=6)
+    drain(pair, prefix)
+    gone = [Held(pair[1], prefix, path="/gone") for _ in range(5)]
+    wait_in_line(pair, prefix, 5, 1)
+    first = Held(pair[0], prefix, path="/0")
+    wait_in_line(pair, prefix, 1)
+    for request in gone:
+        request.close()
+    assert first.answer(2).status == 200 and time.monotonic() - first.began < 1.7
+    for n in (1, 2, 3):
+        began = time.monotonic()
+        assert pair[0].get(f"{prefix}/{n}").status == 200
+        assert time.monotonic() - began < 1.6
+    assert [r.path for r in vendor.received] == ["/first", "/0", "/1", "/2", "/3"]
+    times = [r.at for r in vendor.received]
+    assert min(later - sooner for sooner, later in zip(times, times[1:])) >= 1 - SLACK
+
+
 def test_waiting_counts_towards_the_mappings_timeout(pair, vendor):
     prefix = queued(pair, vendor, 0.1, timeout=10, timeout_seconds=1)
     drain(pair, prefix)

@@ -37,6 +37,12 @@ static struct job *one_more(struct worker *w, const struct mapping *m)
 	return j;
 }
 
+/* Of a line's places that wait (w), or starts that are free (f): those to come. */
+static long long to_come(const struct mapping *m, const char *what)
+{
+	return ask("ZCOUNT apiproxy:limit:{%s}:q:%s (%lld +inf", m->prefix, what, (long long)clock_unix_ms());
+}
+
 static void expect_start(struct job *j, uint64_t began_ms, uint64_t after_ms)
 {
 	assert_int_equal(decided(j), PROBLEM_NONE);
@@ -64,10 +70,94 @@ static void a_newcomer_brings_an_earlier_start_for_who_came_first(void **state)
 	cancel(late);
 }
 
+static void tell(struct worker *w, const char *prefix)
+{
+	pause_ms(10); /* those who left have told Redis */
+	admission_node_given_back(w->node, prefix);
+}
+
+/* Nobody comes: what the other node gave back is for those who wait. */
+static void who_waits_comes_forward(void **state)
+{
+	struct job *gone[6], *left[2];
+	(void)state;
+	fresh_client((struct limits){0});
+	struct mapping m = line_of("/forward/2", 1);
+	uint64_t began = clock_monotonic_ms();
+	done(one_more(&two, &m));
+	for (int i = 0; i < 6; i++)
+		gone[i] = one_more(&two, &m);
+	for (int i = 0; i < 2; i++)
+		left[i] = one_more(&one, &m);
+	for (int i = 0; i < 6; i++)
+		cancel(gone[i]);
+	tell(&one, m.prefix);
+	for (unsigned i = 0; i < 2; i++) {
+		expect_start(left[i], began, (i + 1) * 1050);
+		done(left[i]);
+	}
+	assert_int_equal(to_come(&m, "w"), 0);
+}
+
+/* One without a start before its patience ends gets one. */
+static void who_had_no_start_gets_one(void **state)
+{
+	struct job *gone[2], *left;
+	(void)state;
+	fresh_client((struct limits){0});
+	struct mapping m = line_of("/forward/3", 1);
+	m.queue_timeout_ms = 2500;
+	uint64_t began = clock_monotonic_ms();
+	done(one_more(&two, &m));
+	for (int i = 0; i < 2; i++)
+		gone[i] = one_more(&two, &m);
+	left = one_more(&one, &m);
+	for (int i = 0; i < 2; i++)
+		cancel(gone[i]);
+	tell(&one, NULL);
+	expect_start(left, began, 1050);
+	done(left);
+}
+
+/* While Redis is asked, waiters leave and start; nothing is lost, and nothing given twice. */
+static void places_that_go_while_redis_is_asked(void **state)
+{
+	struct job *gone[4], *left[3];
+	struct worker third;
+	(void)state;
+	worker_start(&third, one.node);
+	assert_true(redis_gets_usable(&third));
+	fresh_client((struct limits){0});
+	struct mapping m = line_of("/forward/5", 1);
+	done(one_more(&two, &m));
+	for (int i = 0; i < 4; i++)
+		gone[i] = one_more(&two, &m);
+	for (int i = 0; i < 3; i++)
+		left[i] = one_more(i == 1 ? &third : &one, &m);
+	for (int i = 0; i < 4; i++)
+		cancel(gone[i]);
+	pause_ms(10);
+	kill(server, SIGSTOP);
+	admission_node_given_back(one.node, m.prefix);
+	pause_ms(60); /* asked, not answered */
+	cancel(left[0]);
+	cancel(left[1]);
+	kill(server, SIGCONT);
+	assert_int_equal(decided(left[2]), PROBLEM_NONE);
+	done(left[2]);
+	pause_ms(20);
+	assert_int_equal(to_come(&m, "w"), 0);
+	assert_int_equal(to_come(&m, "f"), 6);
+	worker_stop(&third);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_newcomer_brings_an_earlier_start_for_who_came_first, start_two, stop_two),
+		cmocka_unit_test_setup_teardown(who_waits_comes_forward, start_two, stop_two),
+		cmocka_unit_test_setup_teardown(who_had_no_start_gets_one, start_two, stop_two),
+		cmocka_unit_test_setup_teardown(places_that_go_while_redis_is_asked, start_two, stop_two),
 	};
 	return cmocka_run_group_tests(tests, start_server, stop_server);
 }

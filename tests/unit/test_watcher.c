@@ -20,6 +20,8 @@ struct node {
 	struct watcher *watcher;
 	pthread_mutex_t mutex;
 	struct snapshot *taken;
+	char heard[256];
+	unsigned all; /* how often all queues were meant */
 };
 
 static struct redis_fixture redis;
@@ -31,6 +33,17 @@ static void take(void *context, struct snapshot *s)
 	pthread_mutex_lock(&node->mutex);
 	snapshot_unref(node->taken);
 	node->taken = snapshot_ref(s);
+	pthread_mutex_unlock(&node->mutex);
+}
+
+static void hear(void *context, const char *prefix)
+{
+	struct node *node = context;
+	pthread_mutex_lock(&node->mutex);
+	if (prefix)
+		snprintf(node->heard, sizeof node->heard, "%s", prefix);
+	else
+		node->all++;
 	pthread_mutex_unlock(&node->mutex);
 }
 
@@ -58,7 +71,7 @@ static void node_start(struct node *node)
 	memset(node, 0, sizeof(*node));
 	pthread_mutex_init(&node->mutex, NULL);
 	node->store = store_new(&options);
-	node->watcher = watcher_new(node->store, &redis.address, (struct watcher_sink){take, node});
+	node->watcher = watcher_new(node->store, &redis.address, (struct watcher_sink){take, node, hear});
 }
 
 static void node_stop(struct node *node)
@@ -135,6 +148,21 @@ static void test_quiet_redis_brings_no_reload(void **state)
 	assert_true(after.loaded_at_ms > before.loaded_at_ms);
 }
 
+/* All queues once when it begins to listen, then that which the message names. */
+static void test_starts_given_back(void **state)
+{
+	(void)state;
+	usleep(300000);
+	redis_fixture_do(&redis, "PUBLISH apiproxy:given-back /line");
+	usleep(100000);
+	for (int i = 0; i < 2; i++) {
+		pthread_mutex_lock(&nodes[i].mutex);
+		assert_int_equal(nodes[i].all, 1);
+		assert_string_equal(nodes[i].heard, "/line");
+		pthread_mutex_unlock(&nodes[i].mutex);
+	}
+}
+
 static void test_outage(void **state)
 {
 	struct watcher_status status;
@@ -198,6 +226,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_own_change_at_once_and_others_soon, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_raw_change, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_quiet_redis_brings_no_reload, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_starts_given_back, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_stopped, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_outage, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_starts_without_redis, set_up, tear_down),
