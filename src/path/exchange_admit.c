@@ -432,7 +432,7 @@ void exchange_settle_admission(struct exchange *ex, const struct usage *usage)
 		return;
 	}
 	bool failed = ex->status >= 400 || !ex->status;
-	bool told = usage->input_known || usage->output_known || usage->output_estimate;
+	bool told = !usage->beyond && (usage->input_known || usage->output_known || usage->output_estimate);
 	bool known = told || (failed && !ex->client_gone); /* the latter: nothing */
 	bool cut = !known && cut_short(ex);
 	struct admission_result result = {

@@ -416,7 +416,9 @@ void usage_tap_read(const struct usage_tap *t, struct usage *out)
 	/* Nobody knows whether that was the last word. */
 	if (t->given_up && out->output_known && out->output_tokens > out->output_estimate)
 		out->output_estimate = out->output_tokens;
-	out->output_known = out->output_known && !t->given_up;
+	out->beyond = told->beyond;
+	out->input_known = out->input_known && !told->beyond;
+	out->output_known = out->output_known && !told->beyond && !t->given_up;
 	if (!out->output_known)
 		out->output_tokens = out->output_estimate;
 }

@@ -17,6 +17,7 @@
 struct usage {
 	bool input_known;   /* the vendor said so */
 	bool output_known;
+	bool beyond;        /* he said more than can be true: neither is known then, and a reservation stands */
 	uint64_t input_tokens;
 	uint64_t output_tokens;   /* not known: the estimate */
 	uint64_t output_estimate; /* from the text that passed by; 0: no model output seen. Where a content coding could

@@ -86,8 +86,10 @@ static void on_scalar(void *context, struct json_scan *s, enum json_key key, con
 		return;
 	if (!json_number(at, length, &value))
 		return;
-	if (value > UINT32_MAX)
-		value = UINT32_MAX; /* more than a limit can be, which is what it then has used */
+	if (value == JSON_NUMBER_BEYOND) {
+		told->beyond = true;
+		return;
+	}
 	if (t->beginning && key == JSON_OUTPUT_TOKENS) {
 		told->first_output = (uint32_t)value;
 		return;
@@ -104,6 +106,7 @@ void usage_told_merge(struct usage_told *told, const struct usage_told *later)
 			tell(told, i, later->fields[i]);
 	if (later->first_output)
 		told->first_output = later->first_output;
+	told->beyond |= later->beyond;
 }
 
 /* ---- EXACT ---- */
@@ -184,6 +187,7 @@ static void forget(struct usage_told *told)
 {
 	told->seen = 0;
 	told->first_output = 0;
+	told->beyond = false;
 }
 
 static void begin_near(struct usage_text *t)

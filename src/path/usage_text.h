@@ -39,6 +39,7 @@ struct usage_told {
 	uint32_t fields[FIELD_COUNT];
 	uint32_t first_output; /* Anthropic's message_start: a beginning, no result */
 	uint16_t seen;         /* a bit for each field */
+	bool beyond;           /* one of them was too large to be true */
 };
 
 enum { USAGE_TEXT_EXACT = 64 * 1024 }; /* what is scanned of a text at least, unless its reader says less */
