@@ -383,9 +383,9 @@ void admission_ticket_answered(struct admission_ticket *t, const struct redisRep
 		undo(t, answer.numbers);
 		return;
 	}
-	bool again = verdict == VERDICT_CONCURRENCY && !t->looked_twice;
+	bool again = verdict == VERDICT_CONCURRENCY && t->looks < ADMISSION_LOOKS;
 	if (again || wants_more_keys(t, verdict)) {
-		t->looked_twice |= again;
+		t->looks += again;
 		if (t->stages & STAGE_POOL)
 			admission_pool_chosen(t, SIZE_MAX);
 		if (ask(t, !again))

@@ -28,6 +28,11 @@ enum { ADMISSION_NAME_MAX = 256, ADMISSION_LEASE_MS = 45000, ADMISSION_RENEW_MS 
 	ADMISSION_DEADLINE_MS = 250, ADMISSION_WORKER_ID = 8, ADMISSION_QUEUE_GUARD_MS = 50, ADMISSION_DOUBT_PART = 16,
 	ADMISSION_RENEW_BATCH = 64, ADMISSION_BATCH_MAX = 64, ADMISSION_CHANGES_MAX = 16 };
 
+/* The place that a client has just given back is written to Redis before he hears of his answer's end, but Redis reads its
+ * connections in turn: in one round it may have read ours before that one, and again in the next, where both wait. In the third
+ * it has read it. */
+enum { ADMISSION_LOOKS = 2 };
+
 /* ---- names: a chained hash of items that begin with struct admission_item ---- */
 
 struct admission_item {
@@ -213,7 +218,7 @@ struct admission_ticket {
 	int64_t price;
 	uint64_t grown;            /* keys that the order gave their weight, of the first 64 */
 	bool all_offered;
-	bool looked_twice; /* no place: the one that the client has just given back may still be on its way to Redis */
+	unsigned looks; /* for a place, after the first: see ADMISSION_LOOKS */
 	uint64_t tried_few;
 	uint8_t *tried_many;
 	size_t candidate_count;
