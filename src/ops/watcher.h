@@ -1,6 +1,7 @@
 /* watcher: keeps the workers' snapshot what Redis says. A thread that listens (apiproxy:changed and
  * keyspace notifications where they are on) and looks for itself every second, reloads, and hands
- * the snapshot on. It also hears of starts that a queue was given back (ADMISSION_GIVEN_BACK, path/admission.h). Redis away: the last snapshot stays, the journal says so, it keeps trying. */
+ * the snapshot on. It also hears of starts that a queue was given back (ADMISSION_GIVEN_BACK,
+ * path/admission.h). Redis away: the last snapshot stays, the journal says so, it keeps trying. */
 #ifndef APIPROXY_OPS_WATCHER_H
 #define APIPROXY_OPS_WATCHER_H
 

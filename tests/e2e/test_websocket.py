@@ -210,6 +210,19 @@ def test_one_end_closed_and_the_other_reads_no_more(gateway, server, prefix):
     assert client.wait_end(1) == "fin" and idle.wait_end(5) == "fin" and unread.wait_end(5) == "fin"
 
 
+def writes_and_ends(writer, count: int) -> threading.Thread:
+    """Sends so many bytes and then the end, in a thread: to be joined."""
+
+    def write():
+        writer.send(b"z" * count)
+        writer.half_close()
+
+    writer.set_timeout(30)
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
 @pytest.mark.parametrize("count", [1_000_000, 5_000_000])
 @pytest.mark.parametrize("paused", ["client", "upstream"])
 def test_a_reader_that_pauses_gets_all_of_it_after_the_end(gateway, paused, count):
@@ -217,14 +230,7 @@ def test_a_reader_that_pauses_gets_all_of_it_after_the_end(gateway, paused, coun
     with RawServer(receive_buffer=65536, send_buffer=65536) as server:
         client, upstream, _, _ = tunnel(gateway, server, gateway.route(server.url))
         reader, writer = (client, upstream) if paused == "client" else (upstream, client)
-
-        def write():
-            writer.send(b"z" * count)
-            writer.half_close()
-
-        thread = threading.Thread(target=write)
-        writer.set_timeout(30)
-        thread.start()
+        thread = writes_and_ends(writer, count)
         time.sleep(SILENCE + 3)
         assert len(reader.read_exactly(count)) == count
         assert reader.wait_end(1) == "fin"
@@ -238,14 +244,7 @@ def test_a_slow_reader_gets_all_of_it_after_the_end(gateway, slow):
         client, upstream, _, _ = tunnel(gateway, server, gateway.route(server.url))
         reader, writer = (client, upstream) if slow == "client" else (upstream, client)
         left = 12_000_000
-
-        def write():
-            writer.send(b"z" * left)
-            writer.half_close()
-
-        thread = threading.Thread(target=write)
-        writer.set_timeout(30)
-        thread.start()
+        thread = writes_and_ends(writer, left)
         until = time.monotonic() + SILENCE * 2
         while time.monotonic() < until:
             left -= len(reader.read_exactly(20_000))

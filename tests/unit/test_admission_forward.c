@@ -37,6 +37,20 @@ static struct job *one_more(struct worker *w, const struct mapping *m)
 	return j;
 }
 
+/* One starts at once, so many wait behind it. */
+static void fill(struct worker *w, const struct mapping *m, struct job **waiting, int count)
+{
+	done(one_more(w, m));
+	for (int i = 0; i < count; i++)
+		waiting[i] = one_more(w, m);
+}
+
+static void cancel_all(struct job **waiting, int count)
+{
+	for (int i = 0; i < count; i++)
+		cancel(waiting[i]);
+}
+
 /* Of a line's places that wait (w), or starts that are free (f): those to come. */
 static long long to_come(const struct mapping *m, const char *what)
 {
@@ -57,12 +71,9 @@ static void a_newcomer_brings_an_earlier_start_for_who_came_first(void **state)
 	fresh_client((struct limits){0});
 	struct mapping m = line_of("/forward/1", 1);
 	uint64_t began = clock_monotonic_ms();
-	done(one_more(&two, &m));
-	for (int i = 0; i < 3; i++)
-		gone[i] = one_more(&two, &m);
+	fill(&two, &m, gone, 3);
 	first = one_more(&one, &m);
-	for (int i = 0; i < 3; i++)
-		cancel(gone[i]);
+	cancel_all(gone, 3);
 	pause_ms(20);
 	late = one_more(&one, &m);
 	expect_start(first, began, 1050);
@@ -84,13 +95,10 @@ static void who_waits_comes_forward(void **state)
 	fresh_client((struct limits){0});
 	struct mapping m = line_of("/forward/2", 1);
 	uint64_t began = clock_monotonic_ms();
-	done(one_more(&two, &m));
-	for (int i = 0; i < 6; i++)
-		gone[i] = one_more(&two, &m);
+	fill(&two, &m, gone, 6);
 	for (int i = 0; i < 2; i++)
 		left[i] = one_more(&one, &m);
-	for (int i = 0; i < 6; i++)
-		cancel(gone[i]);
+	cancel_all(gone, 6);
 	tell(&one, m.prefix);
 	for (unsigned i = 0; i < 2; i++) {
 		expect_start(left[i], began, (i + 1) * 1050);
@@ -108,12 +116,9 @@ static void who_had_no_start_gets_one(void **state)
 	struct mapping m = line_of("/forward/3", 1);
 	m.queue_timeout_ms = 2500;
 	uint64_t began = clock_monotonic_ms();
-	done(one_more(&two, &m));
-	for (int i = 0; i < 2; i++)
-		gone[i] = one_more(&two, &m);
+	fill(&two, &m, gone, 2);
 	left = one_more(&one, &m);
-	for (int i = 0; i < 2; i++)
-		cancel(gone[i]);
+	cancel_all(gone, 2);
 	tell(&one, NULL);
 	expect_start(left, began, 1050);
 	done(left);
@@ -129,13 +134,10 @@ static void places_that_go_while_redis_is_asked(void **state)
 	assert_true(redis_gets_usable(&third));
 	fresh_client((struct limits){0});
 	struct mapping m = line_of("/forward/5", 1);
-	done(one_more(&two, &m));
-	for (int i = 0; i < 4; i++)
-		gone[i] = one_more(&two, &m);
+	fill(&two, &m, gone, 4);
 	for (int i = 0; i < 3; i++)
 		left[i] = one_more(i == 1 ? &third : &one, &m);
-	for (int i = 0; i < 4; i++)
-		cancel(gone[i]);
+	cancel_all(gone, 4);
 	pause_ms(10);
 	kill(server, SIGSTOP);
 	admission_node_given_back(one.node, m.prefix);
