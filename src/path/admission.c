@@ -152,6 +152,15 @@ static void set_figures(struct admission_ticket *t, const double *numbers)
 	}
 }
 
+/* Of what Redis has seen and what only this node has, the larger. */
+static void set_known_figures(struct admission_ticket *t, const double *numbers)
+{
+	double known[ANSWER_NUMBERS];
+	memcpy(known, numbers, sizeof known);
+	admission_local_sums(t, known);
+	set_figures(t, known);
+}
+
 /* The decision is in the request; whether it came at once is the caller's to say. */
 static void decide(struct admission_ticket *t, enum problem_id problem, double wait_ms)
 {
@@ -240,7 +249,7 @@ static bool apply(struct admission_ticket *t, const double *numbers, bool from_r
 	if (from_redis) {
 		admission_local_note(t);
 		if (t->owner->node->policy == ADMISSION_LOCAL && remembers_outage(t->owner))
-			admission_local_figures(t, t->rq->figures);
+			set_known_figures(t, numbers);
 	}
 	if (verdict == VERDICT_WAITS) {
 		join_queue(t, numbers, !from_redis);

@@ -314,8 +314,8 @@ bool admission_local_check(struct admission_ticket *t, double numbers[ANSWER_NUM
 /* All stages; numbers as Redis would answer. false: it waits (start in loop time, 0: none). */
 void admission_local_decide(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]);
 void admission_local_choose(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]); /* stage 4 alone */
-/* Lowers figures of Redis' by what only this node has seen. */
-void admission_local_figures(struct admission_ticket *t, struct admission_figure figures[ADMISSION_WINDOWS]);
+/* Raises sums and reset, as Redis answers them, to what this node has seen. */
+void admission_local_sums(struct admission_ticket *t, double numbers[ANSWER_NUMBERS]);
 void admission_local_unpaid(struct admission_node *node, const char *subject_key, const int64_t usage[3]); /* Redis was away: later */
 bool admission_local_pay(struct admission *a, size_t most); /* what Redis missed, of so many subjects; false: of none */
 void admission_local_let_go(struct admission_ticket *t);

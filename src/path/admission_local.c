@@ -5,6 +5,7 @@
  * stages are decided here; for a minute after that, stages 1 and 2 are asked here
  * besides Redis, which has not seen what was admitted meanwhile. Shared by the workers, all
  * under node->lock; the times are the clock's, read under the lock, so that they never go back. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,23 +134,23 @@ void admission_local_settle(struct admission_ticket *t, bool give_back, const st
 	pthread_mutex_unlock(&t->owner->node->lock);
 }
 
-void admission_local_figures(struct admission_ticket *t, struct admission_figure figures[ADMISSION_WINDOWS])
+/* Raises them to what this node has seen. Lock held. */
+static void put_sums(struct admission_local *l, uint64_t now, double numbers[ANSWER_NUMBERS])
 {
-	struct admission_local *l = t->local;
-	if (!l)
-		return;
-	pthread_mutex_lock(&t->owner->node->lock);
-	uint64_t now = clock_monotonic_ms();
 	admission_events_expire(&l->events, now);
 	uint64_t last = admission_events_last_ms(&l->events);
-	for (int i = 0; i < ADMISSION_WINDOWS; i++) {
-		struct admission_figure *f = &figures[i];
-		uint64_t sum = l->events.sums[i] > 0 ? (uint64_t)l->events.sums[i] : 0;
-		uint64_t remaining = f->limit > sum ? f->limit - sum : 0;
-		uint64_t reset_ms = sum && last + ADMISSION_SPAN_MS > now ? last + ADMISSION_SPAN_MS - now : 0;
-		f->remaining = remaining < f->remaining ? remaining : f->remaining;
-		f->reset_ms = reset_ms > f->reset_ms ? reset_ms : f->reset_ms;
-	}
+	for (int i = 0; i < ADMISSION_WINDOWS; i++)
+		numbers[ANSWER_SUMS + i] = fmax(numbers[ANSWER_SUMS + i], (double)l->events.sums[i]);
+	if (last)
+		numbers[ANSWER_RESET] = fmax(numbers[ANSWER_RESET], (double)(last + ADMISSION_SPAN_MS) - (double)now);
+}
+
+void admission_local_sums(struct admission_ticket *t, double numbers[ANSWER_NUMBERS])
+{
+	if (!t->local)
+		return;
+	pthread_mutex_lock(&t->owner->node->lock);
+	put_sums(t->local, clock_monotonic_ms(), numbers);
 	pthread_mutex_unlock(&t->owner->node->lock);
 }
 
@@ -166,11 +167,7 @@ static int check_subject(struct admission_ticket *t, uint64_t now, double number
 	if (!l)
 		return VERDICT_ADMITTED;
 	const struct limits *limits = &t->subject->limits;
-	admission_events_expire(&l->events, now);
-	uint64_t last = admission_events_last_ms(&l->events);
-	for (int i = 0; i < 3; i++)
-		numbers[ANSWER_SUMS + i] = (double)l->events.sums[i];
-	numbers[ANSWER_RESET] = last ? (double)(last + ADMISSION_SPAN_MS) - (double)now : 0;
+	put_sums(l, now, numbers);
 	if (t->stages & STAGE_WAITED && admission_events_have(&l->events, t->local_event))
 		return VERDICT_ADMITTED;
 	if (!(t->stages & STAGE_WAITED) && limits->max_concurrency && l->taken >= limits->max_concurrency)
@@ -180,7 +177,8 @@ static int check_subject(struct admission_ticket *t, uint64_t now, double number
 		missing(limits->output_tpm, l->events.sums[2], t->tokens[1])};
 	if (lack[0] <= 0 && lack[1] <= 0 && lack[2] <= 0)
 		return VERDICT_ADMITTED;
-	numbers[ANSWER_WAIT] = last ? (double)admission_events_wait_ms(&l->events, lack, now) : ADMISSION_SPAN_MS;
+	bool empty = !admission_events_last_ms(&l->events);
+	numbers[ANSWER_WAIT] = empty ? ADMISSION_SPAN_MS : (double)admission_events_wait_ms(&l->events, lack, now);
 	return VERDICT_RATE;
 }
 
